@@ -23,10 +23,12 @@ from miniclip.ops.attention import (
     attention_pool,
     attention_pool_backward,
     causal_mask,
+    join_qkv,
     merge_heads,
     scaled_dot_product_attention,
     scaled_dot_product_attention_backward,
     split_heads,
+    split_qkv,
 )
 from miniclip.ops.conv import conv2d, conv2d_backward
 from miniclip.ops.embedding import (
@@ -42,11 +44,15 @@ from miniclip.ops.embedding import (
     patch_embedding_backward,
     prepend_class_token,
     prepend_class_token_backward,
+    take_class_token,
+    take_class_token_backward,
 )
 from miniclip.ops.linear import linear, linear_backward
 from miniclip.ops.loss import (
     contrastive_loss,
     contrastive_loss_backward,
+    cosine_logits,
+    cosine_logits_backward,
     cross_entropy,
     cross_entropy_backward,
     sigmoid_loss,
@@ -87,20 +93,30 @@ PAIRS = (
     "embedding",
     "patch_embedding",
     "prepend_class_token",
+    "take_class_token",
     "add_positions",
     "gather_end_of_text",
     "interpolate_positions",
     "scaled_dot_product_attention",
     "attention_pool",
+    "cosine_logits",
     "cross_entropy",
     "contrastive_loss",
     "sigmoid_loss",
 )
 
 # Functions that need no backward of their own: rearrangements and constants.
-HELPERS = ("erf", "sigmoid", "split_heads", "merge_heads", "causal_mask")
+HELPERS = (
+    "erf",
+    "sigmoid",
+    "split_heads",
+    "merge_heads",
+    "split_qkv",
+    "join_qkv",
+    "causal_mask",
+)
 
-__all__ = [  # noqa: PLE0604 (the tuples above hold strings)
+__all__ = [
     *PAIRS,
     *(f"{name}_backward" for name in PAIRS),
     *HELPERS,

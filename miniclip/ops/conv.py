@@ -17,7 +17,7 @@ def conv_output_size(size: int, kernel: int, stride: int, padding: int) -> int:
 
 
 def im2col(x: Array, kernel: tuple[int, int], stride: int, padding: int) -> Array:
-    """(B, C, H, W) -> (B, C, kh, kw, Ho, Wo): entry [.., i, j, u, v] is padded[u*s + i, v*s + j]."""
+    """(B, C, H, W) -> (B, C, kh, kw, Ho, Wo): [.., i, j, u, v] is padded[.., u*s + i, v*s + j]."""
     batch, channels, height, width = x.shape
     kh, kw = kernel
     ho = conv_output_size(height, kh, stride, padding)

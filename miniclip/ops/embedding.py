@@ -74,7 +74,7 @@ def cut_patches(x: Array, patch: int, stride: int) -> Array:
 
 
 def prepend_class_token(x: Array, class_embedding: Array) -> tuple[Array, Cache]:
-    """Put the learned class token before every image's patches: (B, T, D), (D,) -> (B, 1 + T, D)."""
+    """Put the learned class token first in every image: (B, T, D), (D,) -> (B, 1 + T, D)."""
     check_floats("prepend_class_token", x=x, class_embedding=class_embedding)
     batch, _, width = x.shape
     first = np.broadcast_to(class_embedding, (batch, 1, width))
@@ -84,6 +84,19 @@ def prepend_class_token(x: Array, class_embedding: Array) -> tuple[Array, Cache]
 def prepend_class_token_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     """dy: (B, 1 + T, D). Returns dx (B, T, D), dclass_embedding (D,)."""
     return dy[:, 1:], dy[:, 0].sum(axis=0)
+
+
+def take_class_token(x: Array) -> tuple[Array, Cache]:
+    """The vector of the first token, which speaks for the image: (B, T, D) -> (B, D)."""
+    check_floats("take_class_token", x=x)
+    return x[:, 0], x.shape
+
+
+def take_class_token_backward(dy: Array, cache: Cache) -> Array:
+    """dy: (B, D). Returns dx (B, T, D), zero at every other token."""
+    dx = np.zeros(cache, dy.dtype, like=dy)
+    dx[:, 0] = dy
+    return dx
 
 
 def add_positions(x: Array, positions: Array) -> tuple[Array, Cache]:

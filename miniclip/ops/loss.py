@@ -18,6 +18,28 @@ def log_sum_exp(x: Array) -> Array:
     return np.log(np.exp(x - largest).sum(axis=-1)) + largest[..., 0]
 
 
+def cosine_logits(images: Array, texts: Array, log_scale: Array) -> tuple[Array, Cache]:
+    """How well every image fits every text: exp(log_scale) times their cosine.
+
+    images: (N, E). texts: (M, E). Both of unit length. log_scale: 0 dimensions.
+    Returns logits (N, M), `logits_per_image` of the original, and the cache. float32 or float64.
+    Source: CLIP figure 3; `CLIP.forward` in the original model.py.
+    """
+    check_floats("cosine_logits", images=images, texts=texts, log_scale=log_scale)
+    logits = np.exp(log_scale) * (images @ texts.T)  # (N, M)
+    return logits, (images, texts, log_scale)
+
+
+def cosine_logits_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
+    """dy: (N, M). Returns dimages (N, E), dtexts (M, E), dlog_scale (0 dimensions)."""
+    images, texts, log_scale = cache
+    scale = np.exp(log_scale)
+    # logits = scale * images @ texts.T, and scale is its own derivative by log_scale
+    dcosines = scale * dy  # (N, M)
+    dlog_scale = (dcosines * (images @ texts.T)).sum()
+    return dcosines @ texts, dcosines.T @ images, dlog_scale
+
+
 def cross_entropy(logits: Array, targets: Array) -> tuple[Array, Cache]:
     """The mean of -ln softmax(logits)[target] over the rows.
 
@@ -52,26 +74,23 @@ def contrastive_loss(
     Source: CLIP figure 3; multi-positive targets as in Khosla et al. 2020 (arXiv 2004.11362).
     """
     check_floats("contrastive_loss", images=images, texts=texts, log_scale=log_scale)
-    scale = np.exp(log_scale)
-    logits = scale * (images @ texts.T)  # (N, M)
+    logits, logits_cache = cosine_logits(images, texts, log_scale)  # (N, M)
     per_image, per_text = _shares(targets, logits)  # (N, M) each
     image_loss = (log_sum_exp(logits) - (per_image * logits).sum(axis=1)).mean()
     text_loss = (log_sum_exp(logits.T) - (per_text * logits).sum(axis=0)).mean()
     loss = 0.5 * (image_loss + text_loss)
-    return loss, (images, texts, log_scale, targets)
+    return loss, (logits_cache, targets)
 
 
 def contrastive_loss_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """dy: a number. Returns dimages (N, E), dtexts (M, E), dlog_scale (0 dimensions)."""
-    images, texts, log_scale, targets = cache
-    n, m = images.shape[0], texts.shape[0]
-    scale = np.exp(log_scale)
-    logits = scale * (images @ texts.T)  # (N, M)
+    logits_cache, targets = cache
+    logits, _ = cosine_logits(*logits_cache)  # (N, M), made again
+    n, m = logits.shape
     per_image, per_text = _shares(targets, logits)
     # loss = 1/2 mean_i(lse_i - wanted_i . logits_i) + 1/2 mean_j(the same down the columns)
     dlogits = (softmax(logits)[0] - per_image) / n + (softmax(logits.T)[0].T - per_text) / m
-    dlogits = dlogits * (0.5 * dy)  # (N, M)
-    return _through_cosines(dlogits, images, texts, scale, logits)
+    return cosine_logits_backward(dlogits * (0.5 * dy), logits_cache)
 
 
 def sigmoid_loss(
@@ -86,25 +105,23 @@ def sigmoid_loss(
     Source: Zhai et al. 2023 (arXiv 2303.15343), algorithm 1.
     """
     check_floats("sigmoid_loss", images=images, texts=texts, log_scale=log_scale, bias=bias)
-    scale = np.exp(log_scale)
-    scaled = scale * (images @ texts.T)  # (N, M)
+    scaled, scaled_cache = cosine_logits(images, texts, log_scale)  # (N, M)
     sign = _signs(targets, scaled)  # (N, M): +1 together, -1 not
     wrongness = -sign * (scaled + bias)  # (N, M)
     # -ln sigmoid(-w) = ln(1 + e^w) = max(w, 0) + ln(1 + e^-|w|)
     terms = np.maximum(wrongness, 0.0) + np.log1p(np.exp(-np.abs(wrongness)))
     loss = terms.sum() / images.shape[0]
-    return loss, (images, texts, log_scale, bias, targets)
+    return loss, (scaled_cache, bias, targets)
 
 
 def sigmoid_loss_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array, Array]:
     """dy: a number. Returns dimages (N, E), dtexts (M, E), dlog_scale, dbias (0 dimensions)."""
-    images, texts, log_scale, bias, targets = cache
-    scale = np.exp(log_scale)
-    scaled = scale * (images @ texts.T)  # (N, M)
+    scaled_cache, bias, targets = cache
+    scaled, _ = cosine_logits(*scaled_cache)  # (N, M), made again
     sign = _signs(targets, scaled)
     # terms = ln(1 + e^w), w = -sign (scaled + bias)
-    dlogits = -sign * sigmoid(-sign * (scaled + bias)) * (dy / images.shape[0])  # (N, M)
-    dimages, dtexts, dlog_scale = _through_cosines(dlogits, images, texts, scale, scaled)
+    dlogits = -sign * sigmoid(-sign * (scaled + bias)) * (dy / scaled.shape[0])  # (N, M)
+    dimages, dtexts, dlog_scale = cosine_logits_backward(dlogits, scaled_cache)
     return dimages, dtexts, dlog_scale, dlogits.sum()
 
 
@@ -124,11 +141,3 @@ def _shares(targets: Array | None, logits: Array) -> tuple[Array, Array]:
 def _signs(targets: Array | None, logits: Array) -> Array:
     """(N, M): +1 where image and text belong together, -1 elsewhere."""
     return 2.0 * (_pairs(targets, logits) > 0).astype(logits.dtype) - 1.0
-
-
-def _through_cosines(
-    dlogits: Array, images: Array, texts: Array, scale: Array, logits: Array
-) -> tuple[Array, Array, Array]:
-    """Backward of logits = exp(log_scale) * images @ texts.T: dimages, dtexts, dlog_scale."""
-    dcosines = scale * dlogits  # (N, M)
-    return dcosines @ texts, dcosines.T @ images, (dlogits * logits).sum()

@@ -9,9 +9,7 @@ from miniclip.ops.array import Array, Cache, check_floats, sum_to_last
 CHANNEL_AXES = (0, 2, 3)  # all axes of (B, C, H, W) but the channels
 
 
-def layer_norm(
-    x: Array, weight: Array, bias: Array, eps: float = 1e-5
-) -> tuple[Array, Cache]:
+def layer_norm(x: Array, weight: Array, bias: Array, eps: float = 1e-5) -> tuple[Array, Cache]:
     """Give every row mean 0 and variance 1, then scale and shift: y = x̂ w + b.
 
     x: (..., D). weight, bias: (D,). eps is added to the (biased) variance.
@@ -35,8 +33,8 @@ def layer_norm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     dweight = sum_to_last(dy * x_hat)
     dbias = sum_to_last(dy)
     dx_hat = dy * weight
-    # x_hat = (x - mean(x)) / std(x): moving x along 1 or along x_hat does not change x_hat,
-    # so both directions are projected out of the gradient
+    # x_hat = (x - mean(x)) / std(x): moving x along 1 does not change x_hat, and along x_hat only
+    # as far as eps lets it, so both directions are projected out of the gradient
     along_one = dx_hat.mean(axis=-1, keepdims=True)
     along_x_hat = (dx_hat * x_hat).mean(axis=-1, keepdims=True)
     dx = inv_std * (dx_hat - along_one - x_hat * along_x_hat)
@@ -135,7 +133,7 @@ def batch_norm_inference_backward(dy: Array, cache: Cache) -> tuple[Array, Array
 
 
 def l2_normalize(x: Array, eps: float = 1e-12) -> tuple[Array, Cache]:
-    """Scale every row to unit length: y = x / |x|. A row no longer than eps becomes zero.
+    """Scale every row to unit length: y = x / |x|. A row with no entry above eps becomes zero.
 
     x: (..., D). Returns y (..., D) and the cache. float32 or float64. The row is first divided by
     its largest entry, so that squares neither overflow nor vanish.
@@ -143,15 +141,16 @@ def l2_normalize(x: Array, eps: float = 1e-12) -> tuple[Array, Cache]:
     """
     check_floats("l2_normalize", x=x)
     largest = np.abs(x).max(axis=-1, keepdims=True)  # (..., 1)
-    scaled = x / (largest + (largest == 0))  # entries in [-1, 1]; a row of zeros stays zero
-    norm = largest * np.sqrt((scaled * scaled).sum(axis=-1, keepdims=True))  # |x|, (..., 1)
-    inv_norm = (norm > eps) / (norm + (norm <= eps))  # 1 / |x|, or 0 for a row without direction
-    y = x * inv_norm
-    return y, (y, inv_norm)
+    has_direction = largest > eps
+    inv_largest = has_direction / (largest + ~has_direction)  # 1 / largest, or 0
+    scaled = x * inv_largest  # entries in [-1, 1], one of them +-1; or all zero
+    length = np.sqrt((scaled * scaled).sum(axis=-1, keepdims=True))  # 1 to sqrt(D); or 0
+    y = scaled / (length + ~has_direction)
+    return y, (y, inv_largest / (length + ~has_direction))  # the second is 1 / |x|, or 0
 
 
 def l2_normalize_backward(dy: Array, cache: Cache) -> Array:
-    """dy: (..., D). Returns dx (..., D), zero for rows that were zero."""
+    """dy: (..., D). Returns dx (..., D), zero for rows that became zero (PyTorch: dy / eps)."""
     y, inv_norm = cache
     # y = x / |x|: lengthening x does not change y, so the part of dy along y is projected out
     along_y = (dy * y).sum(axis=-1, keepdims=True)

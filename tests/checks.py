@@ -1,0 +1,157 @@
+"""Running a sample on a backend: against PyTorch in float64, and against its own differences.
+
+The error of a tensor is the largest absolute error over the largest absolute value of the truth,
+which is always PyTorch's in float64, computed from the very numbers that the op was given.
+"""
+
+import numpy as np
+import torch
+from cases import lay_out
+
+TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
+CONSTANTS = ("mask", "targets", "running_mean", "running_var")  # inputs without a gradient
+
+
+def check_against_torch(backend, case, dtype, sample):
+    """The op and its backward equal PyTorch's, keep the dtype and leave their inputs alone."""
+    inputs = prepare(sample, dtype)
+    on_device = {name: to_backend(backend, x) for name, x in inputs.items()}
+    before = {name: None if x is None else np.array(x) for name, x in inputs.items()}
+
+    *y, cache = getattr(backend, case.op)(*on_device.values(), **sample.options)
+    tensors = {name: to_torch(x, name) for name, x in inputs.items()}
+    truth = case.torch(*tensors.values(), **sample.options)
+    truth = list(truth) if isinstance(truth, tuple) else [truth]
+    assert len(y) == len(truth)
+    for got, expected in zip(y, truth, strict=True):
+        compare("y", to_host(backend, got), expected.detach().numpy(), dtype)
+
+    dy = incoming_gradient(truth[0].shape, dtype, sample)
+    got = getattr(backend, f"{case.op}_backward")(to_backend(backend, dy), cache)
+    got = list(got) if isinstance(got, tuple) else [got]
+    compare_gradients(backend, case, dtype, tensors, truth[0], dy, got)
+
+    for name, x in inputs.items():
+        if x is not None:
+            now = to_host(backend, on_device[name])
+            assert np.array_equal(now, before[name], equal_nan=True), f"{case.op} changed {name}"
+
+
+def compare_gradients(backend, case, dtype, tensors, truth, dy, got):
+    """Every gradient, in the order of the inputs that have one; None for an input that was None."""
+    names = [name for name, t in tensors.items() if wants_gradient(name, t)]
+    assert len(got) == len(names), f"{case.op}_backward gave {len(got)} gradients, not {len(names)}"
+    present = [tensors[name] for name in names if tensors[name] is not None]
+    wanted = iter(torch.autograd.grad(truth, present, torch.tensor(np.array(dy, np.float64))))
+    expected = {n: None if tensors[n] is None else next(wanted).numpy() for n in names}
+    largest = max(np.abs(g).max() for g in expected.values() if g is not None)
+    for name, gradient in zip(names, got, strict=True):
+        if expected[name] is None:
+            assert gradient is None, f"{case.op}_backward: d{name} should be None"
+            continue
+        least = largest if name in case.cancels else 0.0
+        compare(f"d{name}", to_host(backend, gradient), expected[name], dtype, least)
+
+
+def check_directions(backend, case, sample, directions=3):
+    """Without PyTorch: along random directions, the op changes as its gradient says (float64)."""
+    op, backward = getattr(backend, case.op), getattr(backend, f"{case.op}_backward")
+    inputs = prepare(sample, "float64")
+    *y, cache = op(*inputs.values(), **sample.options)
+    dy = incoming_gradient(np.shape(y[0]), "float64", sample)
+    got = backward(dy, cache)
+    names = [n for n, x in inputs.items() if wants_gradient(n, x)]
+    gradients = dict(zip(names, got if isinstance(got, tuple) else (got,), strict=True))
+    rng = np.random.default_rng([sample.seed, 2])
+    for _ in range(directions):
+        along = {n: rng.standard_normal(inputs[n].shape) for n in names if inputs[n] is not None}
+        slope = sum((gradients[n] * v).sum() for n, v in along.items())
+        size = sum(np.abs(gradients[n] * v).sum() for n, v in along.items())
+
+        def loss(step, along=along):
+            moved = {n: x + step * along[n] if n in along else x for n, x in inputs.items()}
+            return (dy * op(*moved.values(), **sample.options)[0]).sum()
+
+        # Two central differences remove the error of second order: what is left is h^4.
+        h = 1e-4 * typical({n: inputs[n] for n in along})
+        coarse, fine = (loss(2 * h) - loss(-2 * h)) / (4 * h), (loss(h) - loss(-h)) / (2 * h)
+        measured = (4 * fine - coarse) / 3
+        assert abs(measured - slope) <= 1e-6 * size + 1e-9, f"{case.op}: {measured} != {slope}"
+
+
+def typical(inputs):
+    """The smallest scale among the float inputs: a step in proportion to it stays in the linear."""
+    spreads = [np.std(x) for x in inputs.values() if x is not None and np.ndim(x) > 1]
+    return min([1.0, *(s for s in spreads if s > 0)])
+
+
+def prepare(sample, dtype):
+    """The inputs in the dtype and memory layout of the test, read-only."""
+    layouts = sample.layouts or ("contiguous",) * (len(sample.inputs) + 1)
+    prepared = {}
+    for (name, x), layout in zip(sample.inputs.items(), layouts, strict=False):
+        if x is None:
+            prepared[name] = None
+            continue
+        if layout == "broadcast" and not may_repeat(name, x):
+            layout = "transposed"
+        is_float = np.issubdtype(x.dtype, np.floating)
+        array = lay_out(x.astype(dtype) if is_float else x, layout)
+        array.flags.writeable = False  # an op that writes into its input raises
+        prepared[name] = array
+    return prepared
+
+
+def may_repeat(name, x):
+    """Whether all slices of x may be alike: not where the gradient would then be exactly zero."""
+    return name not in ("targets", "images", "texts", "ids") and not (
+        x.ndim == 1 and name in ("x", "dy")
+    )
+
+
+def incoming_gradient(shape, dtype, sample):
+    dy = np.random.default_rng([sample.seed, 1]).standard_normal(shape)  # not the inputs again
+    layout = sample.layouts[-1] if sample.layouts else "contiguous"
+    if layout == "broadcast" and not may_repeat("dy", np.asarray(dy)):
+        layout = "transposed"
+    dy = lay_out(np.asarray(dy).astype(dtype), layout)
+    dy.flags.writeable = False
+    return dy
+
+
+def wants_gradient(name, x):
+    if name in CONSTANTS:
+        return False
+    if torch.is_tensor(x):
+        return x.is_floating_point()
+    return x is None or np.issubdtype(x.dtype, np.floating)
+
+
+def to_torch(x, name):
+    if x is None:
+        return None
+    if np.issubdtype(x.dtype, np.floating):
+        return torch.tensor(np.array(x, np.float64), requires_grad=name not in CONSTANTS)
+    return torch.tensor(np.array(x))
+
+
+def to_backend(backend, x):
+    """Move to the backend's device without a change of layout, where the backend has its own."""
+    if x is None:
+        return None
+    return backend.place(x) if hasattr(backend, "place") else x
+
+
+def to_host(backend, x):
+    return backend.to_numpy(x)
+
+
+def compare(what, got, expected, dtype, least=0.0):
+    """Shape, dtype and error; `least`: the smallest size that the error is measured against."""
+    assert np.shape(got) == expected.shape, f"{what}: shape {np.shape(got)}, not {expected.shape}"
+    assert got.dtype == dtype, f"{what}: dtype {got.dtype}, not {dtype}"
+    if expected.size == 0:
+        return
+    size = max(np.abs(expected).max(), least)
+    error = np.abs(np.asarray(got, np.float64) - expected).max()
+    assert error <= TOLERANCE[dtype] * size, f"{what}: error {error / max(size, 1e-300):.1e}"

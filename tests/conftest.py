@@ -1,0 +1,24 @@
+"""Settings that every test shares."""
+
+import os
+
+import torch
+from hypothesis import HealthCheck, settings
+
+# The same examples every time: a test that fails here fails for everyone. To look further than
+# that, `pytest --hypothesis-profile=explore`.
+settings.register_profile(
+    "steady",
+    derandomize=True,
+    max_examples=25,
+    deadline=None,  # first calls compile kernels: time is measured in benchmarks, not in tests
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(
+    "explore", parent=settings.get_profile("steady"), derandomize=False, max_examples=1000
+)
+settings.load_profile("steady")
+
+# One worker of pytest-xdist for every core: more threads inside each would only get in the way.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
