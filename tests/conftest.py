@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "steady",
     derandomize=True,
-    max_examples=25,
+    max_examples=60,
     deadline=None,  # first calls compile kernels: time is measured in benchmarks, not in tests
     suppress_health_check=[HealthCheck.too_slow],
 )
