@@ -12,6 +12,7 @@ FAKE_GPU = SimpleNamespace(
     **{name: getattr(ops, name) for name in ops.__all__},
     name="fake_gpu",
     place=FakeGpu,
+    asarray=lambda x, dtype: FakeGpu(np.asarray(x, dtype)),
     to_numpy=lambda x: np.array(x.host),
 )
 

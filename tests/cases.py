@@ -88,7 +88,7 @@ def optional(draw, array):
 def draw_linear(draw):
     rng, seed = start(draw)
     lead = draw(st.lists(sizes(1, 5), min_size=0, max_size=3))
-    n_in, n_out = draw(sizes(1, 40)), draw(sizes(4, 24))  # one sum alone may cancel by chance
+    n_in, n_out = draw(sizes(4, 40)), draw(sizes(4, 24))  # one sum alone may cancel by chance
     bias = optional(draw, normal(rng, n_out))
     x, weight = normal(rng, *lead, n_in), normal(rng, n_out, n_in)
     return Sample({"x": x, "weight": weight, "bias": bias}, seed=seed)

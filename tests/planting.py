@@ -1,32 +1,60 @@
-"""Planting bugs: a module of the package with one line of its source changed."""
+"""Planting bugs: the package, or one module of it, with one line of its source changed."""
 
 import importlib
 import importlib.util
+import shutil
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+
+import miniclip
+
+PACKAGE = Path(miniclip.__file__).parent
 
 
 @dataclass(frozen=True)
 class Bug:
     name: str  # what is wrong, in words
-    where: str  # "op" that the bug is in, found in its module
+    where: str  # the op, or the kind of tower, that it shows in
     module: str  # "ops.norm"
     old: str  # the text as it stands, once in the module
     new: str  # the text as a tired programmer might have written it
 
+    @property
+    def path(self):
+        return Path(*self.module.split(".")).with_suffix(".py")
+
+    def changed_source(self):
+        source = (PACKAGE / self.path).read_text(encoding="utf-8")
+        count = source.count(self.old)
+        assert count == 1, f"{self.name}: its text stands {count} times in {self.module}"
+        return source.replace(self.old, self.new)
+
 
 def planted(bug):
-    """The module of the bug, newly executed from the changed source."""
-    real = importlib.import_module(f"miniclip.{bug.module}")
-    with open(real.__file__, encoding="utf-8") as file:
-        source = file.read()
-    assert source.count(bug.old) == 1, f"{bug.name}: its text stands {source.count(bug.old)} times"
-    spec = importlib.util.spec_from_loader(f"{real.__name__}_planted", loader=None)
-    module = importlib.util.module_from_spec(spec)
-    module.__file__, module.__package__ = real.__file__, real.__package__
-    sys.modules[module.__name__] = module  # dataclasses look their module up
-    try:
-        exec(compile(source.replace(bug.old, bug.new), real.__file__, "exec"), module.__dict__)
-    finally:
-        del sys.modules[module.__name__]
+    """One module, newly executed from the changed source; the rest of the package stays."""
+    name = f"miniclip.{bug.module}_planted"
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader=None))
+    module.__file__ = str(PACKAGE / bug.path)
+    exec(compile(bug.changed_source(), module.__file__, "exec"), module.__dict__)
     return module
+
+
+@contextmanager
+def planted_package(bug, folder):
+    """The whole package imported anew from a copy with the bug, while the block lasts."""
+    shutil.copytree(PACKAGE, folder / "miniclip", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "miniclip" / bug.path).write_text(bug.changed_source(), encoding="utf-8")
+    real = {name: m for name, m in sys.modules.items() if name.split(".")[0] == "miniclip"}
+    for name in real:
+        del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield importlib.import_module("miniclip")
+    finally:
+        sys.path.remove(str(folder))
+        for name in [name for name in sys.modules if name.split(".")[0] == "miniclip"]:
+            del sys.modules[name]
+        sys.modules.update(real)

@@ -27,7 +27,7 @@ EATEN_IN_MATH = re.compile(r"\\[^a-zA-Z\s]|[})\]|]_|[*<>~`]|\n|\\operatorname")
 def examples(text: str) -> list[tuple[str, str | None]]:
     """Every python block with the text block that follows it (None where another or none does)."""
     blocks = FENCE.findall(text)
-    following = [*blocks[1:], ("", "")]
+    following = [*blocks[1:], ("", "")][: len(blocks)]
     return [
         (body, next_body if next_language == "text" else None)
         for (language, body), (next_language, next_body) in zip(blocks, following, strict=True)
@@ -126,3 +126,22 @@ def test_the_checks_notice_planted_faults() -> None:
         "$a * b$",
         "$a < b$",
     ]
+
+
+GUIDES = sorted((ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_guides_print_what_they_say(page: Path) -> None:
+    """Examples with their output run; the others, which need what the reader brings, parse."""
+    for code, output in examples(page.read_text()):
+        if output is None:
+            compile(code, page.name, "exec")
+        else:
+            assert printed_by(code) == output
+
+
+@pytest.mark.parametrize("page", [*GUIDES, ROOT / "README.md"], ids=lambda page: page.stem)
+def test_guides_link_to_what_exists(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        assert "://" in target or (page.parent / target).exists(), f"{page.name} links to {target}"

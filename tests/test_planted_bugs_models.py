@@ -1,0 +1,80 @@
+"""Planted bugs in modules and towers: the checks against the original find each of them."""
+
+import sys
+
+import model_checks
+import pytest
+from planting import Bug, planted_package
+
+BLOCKS, LAYERS, ATTENTION = "nn.blocks", "nn.layers", "nn.attention"
+VIT, RESNET, TEXT, CLIP = "models.vit", "models.resnet", "models.text", "models.clip"
+
+BUGS = [
+    Bug("attention pool over the pixels only", "resnet", "ops.attention", "k, k_cache = linear(tokens, k_weight, k_bias)", "k, k_cache = linear(tokens * (np.arange(tokens.shape[1]) > 0)[:, None], k_weight, k_bias)"),
+    Bug("ln_post before the token is taken, over all tokens' mean", "vit", VIT, "pooled, pool_cache = ops.take_class_token(tokens)", "pooled, pool_cache = ops.take_class_token(tokens)\n        pooled = tokens.mean(axis=1)"),
+    Bug("class token's output not normalised", "vit", VIT, "y = self.ln_post(pooled)", "self.ln_post(pooled)\n        y = pooled"),
+    Bug("text read at the last token", "vit", TEXT, "ops.gather_end_of_text(tokens, ids, self.config.end_id)", "ops.gather_end_of_text(tokens, ids * 0 + __import__('numpy').arange(ids.shape[1]))"),
+    Bug("text read at the first token", "vit", TEXT, "ops.gather_end_of_text(tokens, ids, self.config.end_id)", "ops.gather_end_of_text(tokens, -ids * 0)"),
+    Bug("downsample convolves before it pools", "resnet", BLOCKS, '[("-1", pool), ("0", Conv2d(n_in, n_out, 1)), ("1", BatchNorm2d(n_out))]', '[("0", Conv2d(n_in, n_out, 1)), ("1", BatchNorm2d(n_out)), ("-1", pool), ("r", ReLU())]'),
+    Bug("pool before the second convolution", "resnet", BLOCKS, "y = self.relu1(self.bn1(self.conv1(x)))", "y = self.avgpool(self.relu1(self.bn1(self.conv1(x))))"),
+    Bug("stride in the convolution instead of the pool", "resnet", BLOCKS, "y = self.bn3(self.conv3(self.avgpool(y)))", "y = self.bn3(self.conv3(y[:, :, :: self.avgpool.kernel, :: self.avgpool.kernel] if hasattr(self.avgpool, 'kernel') else y))"),
+    Bug("ReLU before the shortcut is added", "resnet", BLOCKS, "z: Array = self.relu3(y + shortcut)", "z: Array = self.relu3(y) + shortcut"),
+    Bug("post-LayerNorm", "vit", BLOCKS, "x = x + self.attn(self.ln_1(x))", "x = self.ln_1(x + self.attn(x))"),
+    Bug("MLP's shortcut forgotten", "vit", BLOCKS, "return x + self.mlp(self.ln_2(x))", "return self.mlp(self.ln_2(x))"),
+    Bug("shortcut's gradient forgotten", "vit", BLOCKS, "dy = dy + self.ln_2.backward(self.mlp.backward(dy))", "dy = self.ln_2.backward(self.mlp.backward(dy))"),
+    Bug("downsample's gradient forgotten", "resnet", BLOCKS, "return dx + dshortcut", "return dx if self.downsample is not None else dx + dshortcut"),
+    Bug("image tower causal", "vit", VIT, "config.activation, config.eps\n        )\n        self.ln_post", "config.activation, config.eps, True\n        )\n        self.ln_post"),
+    Bug("text tower not causal", "vit", TEXT, ", causal=True", ", causal=False"),
+    Bug("k and v swapped", "vit", ATTENTION, "q, k, v = ops.split_qkv(qkv, self.heads)", "q, v, k = ops.split_qkv(qkv, self.heads)"),
+    Bug("one head only", "vit", ATTENTION, "self.heads, self.causal = heads, causal", "self.heads, self.causal = 1, causal"),
+    Bug("projection not transposed back", "vit", VIT, "self.proj.add_grad(dproj.T)", "self.proj.add_grad(dproj.reshape(self.proj.data.shape))"),
+    Bug("ln_pre forgotten", "vit", VIT, "tokens = self.transformer(self.ln_pre(tokens))", "self.ln_pre(tokens)\n        tokens = self.transformer(tokens)"),
+    Bug("positions before the class token", "vit", VIT, "tokens, positions_cache = ops.add_positions(tokens, positions)", "tokens, positions_cache = ops.add_positions(tokens, positions[::-1])"),
+    Bug("gradient of a parameter overwritten by its second use", "vit", "nn.module", "self.grad = grad if self.grad is None else self.grad + grad", "self.grad = grad"),
+    Bug("running statistics moved nine tenths", "resnet", LAYERS, "old + self.momentum * (new - old)", "new + self.momentum * (old - new)"),
+    Bug("training ignored by BatchNorm", "resnet", LAYERS, "if self.training:", "if False:"),
+    Bug("QuickGELU's name bound to GELU", "vit", LAYERS, '"quick_gelu": QuickGELU', '"quick_gelu": GELU'),
+    Bug("LayerNorm's eps", "vit", VIT, "self.ln_pre = LayerNorm(width, config.eps)", "self.ln_pre = LayerNorm(width, 1e-4)"),
+    Bug("stem without its last ReLU", "resnet", RESNET, "stem += [self.conv3, self.bn3, self.relu3, self.avgpool]", "stem += [self.conv3, self.bn3, self.avgpool]"),
+    Bug("features not normalised", "vit", CLIP, "image_features, image_cache = ops.l2_normalize(self.encode_image(images))", "_, image_cache = ops.l2_normalize(self.encode_image(images))\n        image_features = self.encode_image(images)"),
+    Bug("gradient of the transposed logits lost", "both outputs", CLIP, "dlogits = dlogits + dper_text.T", "dlogits = dlogits"),
+    Bug("temperature without gradient", "vit", CLIP, "self.logit_scale.add_grad(dscale)", "self.logit_scale.add_grad(0 * dscale)"),
+    Bug("first cache taken first", "twice", "nn.module", "return stack.pop()", "return stack.pop(0)"),
+]  # fmt: skip
+
+
+FOUND = (AssertionError, ValueError, IndexError, RuntimeError, RuntimeWarning)
+
+
+def check(package, where):
+    """The checks that the real package passes, on a copy of it."""
+    if where == "twice":
+        model_checks.check_two_passes(package)
+    elif where == "both outputs":
+        model_checks.check_both_outputs(package)
+    else:
+        model_checks.check_tower(package, where, training=where == "resnet")
+        if where == "vit":
+            model_checks.check_two_passes(package)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_it_is_found(bug, tmp_path):
+    with planted_package(bug, tmp_path) as package, pytest.raises(FOUND):
+        check(package, bug.where)
+
+
+@pytest.mark.parametrize("where", ["vit", "resnet", "twice", "both outputs"])
+def test_without_a_bug_nothing_is_found(where, tmp_path):
+    """The control: the same copying and importing, nothing planted."""
+    harmless = Bug(
+        "none", where, "models.clip", "import numpy as np\n", "import numpy as np  # no\n"
+    )
+    with planted_package(harmless, tmp_path) as package:
+        assert str(tmp_path) in package.__file__
+        check(package, where)
+    assert str(tmp_path) not in sys.modules["miniclip"].__file__
+
+
+def test_there_are_enough():
+    assert len({bug.name for bug in BUGS}) == len(BUGS) >= 25
