@@ -1,0 +1,137 @@
+"""The table of known checkpoints: names, where they lie, and what their tensors do not tell.
+
+The table is weights/known.json, installed as part of the package `miniclip.weights`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Known:
+    """One known checkpoint. None: not known for certain (see weights/README.md).
+
+    name: what `load` takes; aliases: other spellings. model: which of OpenAI's nine it is.
+    repository: on the hub, "org/name". file: the weights in it; config, tokenizer: files beside it.
+    layout: "openai" or "hf". activation: "quick_gelu" or "gelu".
+    preprocessing: size, mean, std, resize_mode, interpolation, as `Transform` takes them.
+    size_mb: of the file, in millions of bytes. sha256: of the file. licence: of the weights.
+    note: what to know before using it. source: where the entry comes from.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    model: str | None
+    repository: str
+    file: str | None
+    config: str | None
+    tokenizer: tuple[str, ...] | None
+    layout: str | None
+    activation: str | None
+    preprocessing: dict[str, Any]
+    size_mb: int | None
+    sha256: str | None
+    licence: str | None
+    note: str | None
+    source: str
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Known:
+        """One object of the table: lists become tuples."""
+        fields = {name: _frozen(value) for name, value in entry.items()}
+        preprocessing = {name: _frozen(value) for name, value in entry["preprocessing"].items()}
+        return cls(**fields | {"preprocessing": preprocessing})
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@cache
+def known() -> Mapping[str, Known]:
+    """name -> entry, in the order of the table; read when first asked for."""
+    entries = (Known.from_json(entry) for entry in read_table())
+    return MappingProxyType({entry.name: entry for entry in entries})
+
+
+def read_table() -> list[dict[str, Any]]:
+    """The entries as known.json has them."""
+    table = json.loads(_table_file().read_text(encoding="utf-8"))
+    checkpoints: list[dict[str, Any]] = table["checkpoints"]
+    return checkpoints
+
+
+def _table_file() -> Any:
+    try:
+        return resources.files("miniclip.weights") / "known.json"
+    except ModuleNotFoundError:  # a checkout that is used without being installed
+        return Path(__file__).parents[2] / "weights" / "known.json"
+
+
+def available_models() -> list[str]:
+    """The names of all known checkpoints, OpenAI's nine first."""
+    return list(known())
+
+
+def find_known(name: str) -> Known | None:
+    """The checkpoint of this name, alias or repository, None if there is none.
+
+    Case makes no difference, nor which of / - _ @ : and space stands between the parts.
+    """
+    entry = _spellings().get(_plain(name))
+    return None if entry is None else known()[entry]
+
+
+def nearest_names(name: str, count: int = 3) -> list[str]:
+    """Known names that look like this one, nearest first: for error messages."""
+    spellings = _spellings()
+    close = get_close_matches(_plain(name), spellings, n=2 * count, cutoff=0.6)
+    return list(dict.fromkeys(spellings[spelling] for spelling in close))[:count]
+
+
+def is_mistyped(name: str) -> bool:
+    """Whether this begins like a known model ("ViT-B/33"), so that it is no hub repository."""
+    families = {entry.name.split("/")[0] for entry in known().values()}
+    families -= {entry.repository.split("/")[0] for entry in known().values()}
+    return name.split("/")[0].lower() in {family.lower() for family in families}
+
+
+@cache
+def _spellings() -> dict[str, str]:
+    """Plain spelling -> name. A repository in which several entries lie stands for the first."""
+    plain: dict[str, str] = {}
+    for entry in known().values():
+        for spelling in (entry.name, *entry.aliases, entry.repository):
+            plain.setdefault(_plain(spelling), entry.name)
+    return plain
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[/\-_@:\s]+", "-", name.strip()).lower()
+
+
+def markdown_table() -> str:
+    """The table for docs/weights.md."""
+    head = ["name", "repository", "MB", "activation", "pixels", "preprocessing", "licence"]
+    rows = [head, ["---"] * len(head), *(_markdown_row(entry) for entry in known().values())]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _markdown_row(entry: Known) -> list[str]:
+    said = entry.preprocessing
+    odd = [f"mean {said['mean'][0]}, std {said['std'][0]}"] if said["mean"] == (0.5,) * 3 else []
+    odd += [said["resize_mode"]] if said["resize_mode"] == "squash" else []
+    own = "its own" if said["mean"] is None else ", ".join(odd) or "CLIP's"
+    cells = [entry.size_mb, entry.activation, said["size"]]
+    middle = ["" if cell is None else str(cell) for cell in cells]
+    return [f"`{entry.name}`", f"`{entry.repository}`", *middle, own, entry.licence or ""]

@@ -1,0 +1,1 @@
+"""Weights that come with miniclip, and the table of known ones (known.json; see README.md)."""
