@@ -15,8 +15,16 @@ _HOME = {
     "TextConfig": "miniclip.models",
     "VisionConfig": "miniclip.models",
     "get_config": "miniclip.models",
+    "Pipeline": "miniclip.pipeline",
+    "Tokenizer": "miniclip.inputs.tokenizer",
+    "Transform": "miniclip.inputs.preprocess",
+    "available_models": "miniclip.checkpoints.known",
+    "load": "miniclip.pipeline",
+    "preprocess": "miniclip.inputs.preprocess",
+    "tokenize": "miniclip.pipeline",
     "trace": "miniclip.inspect",
     "watch": "miniclip.inspect",
+    "zero_shot": "miniclip.tasks.zero_shot",
 }
 
 __all__ = [*_HOME, "__version__"]

@@ -4,6 +4,7 @@ import os
 
 import torch
 from hypothesis import HealthCheck, settings
+from threadpoolctl import threadpool_limits
 
 # The same examples every time: a test that fails here fails for everyone. To look further than
 # that, `pytest --hypothesis-profile=explore`.
@@ -22,3 +23,4 @@ settings.load_profile("steady")
 # One worker of pytest-xdist for every core: more threads inside each would only get in the way.
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
+    threadpool_limits(1, "blas")

@@ -25,7 +25,8 @@ ORDER = [
     ["checkpoints", "inputs", "engine", "training", "inspect"],
     ["pipeline"],
     ["tasks"],
-    ["cli", "bench", "verify"],
+    ["bench", "demo", "verify"],
+    ["cli"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ORDER) for room in rooms}
 

@@ -1,0 +1,41 @@
+"""Draws zero-shot.png, the picture of the README: `python docs/images/make.py FOLDER`.
+
+FOLDER is what `miniclip demo FOLDER` wrote: its pictures are asked with its model.
+"""
+
+import sys
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+import miniclip
+from miniclip.demo import CAPTIONS, picture_name
+
+CELL, PICTURE, BAR = (236, 246), 128, 20
+
+
+def main(folder):
+    files = [folder / picture_name(caption) for caption in CAPTIONS]
+    result = miniclip.zero_shot(files, CAPTIONS, folder)
+    page = Image.new("RGB", (6 * CELL[0] + 12, 2 * CELL[1]), "white")
+    for n, answers in enumerate(result.top(4)):
+        x, y = 12 + (n % 6) * CELL[0], 10 + (n // 6) * CELL[1]
+        draw_cell(page, (x, y), Image.open(files[n]), answers)
+    page.save(Path(__file__).with_name("zero-shot.png"), optimize=True)
+
+
+def draw_cell(page, at, picture, answers):
+    """A picture, and under it the labels that fit best, with bars as long as they are probable."""
+    x, y = at
+    page.paste(picture.resize((PICTURE, PICTURE)), at)
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(14)
+    for i, answer in enumerate(answers):
+        top = y + PICTURE + 10 + i * (BAR + 4)
+        length = max(2, round(216 * answer.probability))
+        pen.rectangle((x, top, x + length, top + BAR), "#9ecbff" if i == 0 else "#dddddd")
+        text = f"{answer.label}  {answer.probability:.0%}"
+        pen.text((x + 5, top + 2), text, "black", font)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

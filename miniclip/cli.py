@@ -1,0 +1,241 @@
+"""The command line: `miniclip zero-shot`, `verify`, `weights`, `demo`.
+
+Exit codes: 0 done, 1 a check failed, 2 the input was wrong (one line on standard error says what).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import miniclip
+
+DEMO = "miniclip-demo"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = make_parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except KeyboardInterrupt:
+        print("miniclip: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0  # the reader of our output has seen enough
+    except (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError) as error:
+        print(f"miniclip: error: {error or type(error).__name__}", file=sys.stderr)
+        return 2
+    return code
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="miniclip", description="CLIP written from scratch: ask pictures what they show."
+    )
+    parser.add_argument("--version", action="version", version=f"miniclip {miniclip.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_zero_shot(commands)
+    add_verify(commands)
+    add_weights(commands)
+    add_demo(commands)
+    return parser
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """What every command that loads a model takes."""
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        choices=["auto", "numpy", "numba", "cupy"],
+        help="default: auto",
+    )
+    parser.add_argument(
+        "--activation",
+        choices=["quick_gelu", "gelu", "gelu_tanh"],
+        help="for a bare .safetensors file that does not tell",
+    )
+
+
+# ------------------------------------------------------------------------ zero-shot
+
+
+def add_zero_shot(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "zero-shot",
+        help="choose the label that fits a picture best",
+        description="Choose among labels for each picture, without training on them.",
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files")
+    parser.add_argument("--labels", nargs="+", required=True, metavar="LABEL")
+    parser.add_argument(
+        "--model",
+        default=None,
+        help=f"a name (miniclip weights list), folder or file; default: ./{DEMO} if it is there",
+    )
+    parser.add_argument(
+        "--templates",
+        nargs="+",
+        metavar="TEMPLATE",
+        help='plain, imagenet7, imagenet80, or sentences such as "a photo of a {}."',
+    )
+    parser.add_argument("--top", type=int, default=5, help="labels to show (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print JSON, with all labels")
+    add_model_options(parser)
+    parser.set_defaults(run=run_zero_shot)
+
+
+def run_zero_shot(options: argparse.Namespace) -> int:
+    from miniclip.pipeline import load
+    from miniclip.tasks.zero_shot import build_prompts, zero_shot
+
+    templates = options.templates
+    if templates is not None and len(templates) == 1:
+        templates = templates[0]  # may be a name
+    build_prompts(options.labels, templates)  # wrong labels are told before a model is loaded
+    if options.top < 1:
+        raise ValueError(f"--top: got {options.top}, expected at least 1")
+    model = load(default_model(options.model), options.backend, activation=options.activation)
+    result = zero_shot(options.images, options.labels, model, templates)
+    if options.json:
+        print(json.dumps(result.as_dicts(), indent=2, ensure_ascii=False))
+    else:
+        print(result.as_text(options.top))
+    return 0
+
+
+def default_model(model: str | None) -> str:
+    if model is not None:
+        return model
+    if Path(DEMO).is_dir():
+        return DEMO
+    raise ValueError(
+        "--model: got none; make a small one with `miniclip demo`, or name one, such as "
+        "--model ViT-B/32 (605 MB from the hub at first use)"
+    )
+
+
+# ------------------------------------------------------------------------ verify
+
+
+def add_verify(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "verify",
+        help="compare real weights with known answers",
+        description="Compute published answers again on your weights, row by row.",
+    )
+    parser.add_argument("model", help="a name, folder or file")
+    parser.add_argument(
+        "--pictures", default=".", metavar="FOLDER", help="where CLIP.png and others lie"
+    )
+    add_model_options(parser)
+    parser.set_defaults(run=run_verify)
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    from miniclip.pipeline import load
+    from miniclip.verify import report, verify
+
+    model = load(options.model, options.backend, activation=options.activation)
+    outcomes = verify(model, Path(options.pictures))
+    print(report(outcomes))
+    count = {s: sum(o.status == s for o in outcomes) for s in ("pass", "fail", "skip")}
+    print(f"{count['pass']} passed, {count['fail']} failed, {count['skip']} skipped")
+    return 1 if count["fail"] else 0
+
+
+# ------------------------------------------------------------------------ demo
+
+
+def add_demo(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="make a small checkpoint and pictures to try it on (about half a minute)",
+        description="Train a tiny CLIP on drawings of twelve things and write it with pictures.",
+    )
+    parser.add_argument("folder", nargs="?", default=DEMO, help=f"default: {DEMO}")
+    parser.set_defaults(run=run_demo)
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    from miniclip.demo import make_demo
+
+    folder = make_demo(Path(options.folder))
+    print(f"wrote {folder}: a model that knows twelve captions, and a picture of each")
+    return 0
+
+
+# ------------------------------------------------------------------------ weights
+
+
+def add_weights(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "weights",
+        help="list, download, find and check checkpoints",
+        description="Known checkpoints: what there is, where it lies, whether it is whole.",
+    )
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    actions.add_parser("list", help="all known names").set_defaults(run=run_weights_list)
+    for action, run, help_text in (
+        ("download", run_weights_download, "download one now, and print where it lies"),
+        ("path", run_weights_path, "print where a downloaded one lies"),
+        ("check", run_weights_check, "check hashes and that all numbers are finite"),
+    ):
+        command = actions.add_parser(action, help=help_text)
+        command.add_argument("model", help="a name, or for check also a folder or file")
+        command.set_defaults(run=run)
+
+
+def run_weights_list(options: argparse.Namespace) -> int:
+    from miniclip.checkpoints import hub
+    from miniclip.inspect.table import text_table
+
+    headings = ["name", "repository", "MB", "activation", "licence", "in the cache"]
+    fields = ["name", "repository", "size_mb", "activation", "licence"]
+    lines = [
+        [*(str(row[f] or "") for f in fields), "yes" if row["cached"] else ""]
+        for row in hub.weights_table()
+    ]
+    print(text_table(headings, lines))
+    return 0
+
+
+def run_weights_download(options: argparse.Namespace) -> int:
+    from miniclip.checkpoints import hub
+
+    print(hub.download(options.model).path)
+    return 0
+
+
+def run_weights_path(options: argparse.Namespace) -> int:
+    from miniclip.checkpoints import hub
+
+    path = hub.cached_path(options.model)
+    if path is None:
+        print(f"miniclip: {options.model} is not downloaded", file=sys.stderr)
+        return 1
+    print(path)
+    return 0
+
+
+def run_weights_check(options: argparse.Namespace) -> int:
+    from miniclip.checkpoints import hub
+
+    report = hub.check_weights(options.model)
+    for file in report.files:
+        known = "no known hash to compare with"
+        if file.expected:
+            known = "as expected" if file.sha256 == file.expected else "not the expected one"
+        print(f"{file.path}: {file.size:,} bytes, {file.tensors} tensors")
+        print(f"  sha256 {file.sha256} ({known})")
+        print(f"  {file.problem or 'all values are finite'}")
+    if not report.files:
+        print(f"{report.name}: no .safetensors file there")
+    return 0 if report.ok else 1

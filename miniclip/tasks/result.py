@@ -1,0 +1,130 @@
+"""What zero-shot classification returns: numbers by name, a table, and a drawing in a notebook."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from miniclip.ops.array import Array
+
+SHOWN = 5  # labels of each picture that tables and drawings show
+PICTURES_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One label for one picture."""
+
+    label: str
+    cosine: float
+    logit: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class ZeroShotResult:
+    """labels: L names. cosine, logit, probability: (N, L), a row for each of N pictures.
+
+    A cosine of 0.25 is a good fit: CLIP's texts and images lie far apart, and only differences
+    count, which the learned scale (about 100) turns into logits. Probabilities are over the labels
+    that were given.
+    """
+
+    labels: list[str]
+    cosine: Array
+    logit: Array
+    probability: Array
+    images: list[Any] = field(default_factory=list, repr=False)
+
+    @property
+    def best(self) -> list[str]:
+        """The label that fits best, for every picture."""
+        return [self.labels[i] for i in self.probability.argmax(axis=1)]
+
+    def top(self, k: int = SHOWN) -> list[list[Answer]]:
+        """The k labels that fit best, for every picture, the best first."""
+        if k < 1:
+            raise ValueError(f"k: got {k}, expected at least 1")
+        # argsort of the negative, stable: of equal labels the one given first comes first
+        order = np.argsort(-self.logit, axis=1, kind="stable")[:, :k]
+        return [[self.answer(n, i) for i in row] for n, row in enumerate(order)]
+
+    def answer(self, n: int, i: int) -> Answer:
+        """Label i for picture n."""
+        numbers = (self.cosine[n, i], self.logit[n, i], self.probability[n, i])
+        return Answer(self.labels[i], *(float(v) for v in numbers))
+
+    def as_dicts(self, k: int | None = None) -> list[dict[str, Any]]:
+        """Plain data for JSON: for every picture its name and its answers, the best first."""
+        return [
+            {"image": name, "answers": [vars(answer) for answer in answers]}
+            for name, answers in zip(self.names(), self.top(k or len(self.labels)), strict=True)
+        ]
+
+    def names(self) -> list[str]:
+        """A name for every picture: its path, or its number."""
+        named = [str(i) if isinstance(i, str | Path) else "" for i in self.images]
+        named += [""] * (len(self.cosine) - len(named))
+        return [name or f"image {n}" for n, name in enumerate(named)]
+
+    def __repr__(self) -> str:
+        return self.as_text()
+
+    def as_text(self, k: int = SHOWN) -> str:
+        """A block for every picture: its name, then a line for each of the best k labels."""
+        blocks = []
+        for name, answers in zip(self.names(), self.top(k), strict=True):
+            width = max(len(a.label) for a in answers)
+            lines = [
+                f"  {a.label:<{width}}  {a.probability:7.2%}  cosine {a.cosine:.4f}  "
+                f"logit {a.logit:.2f}"
+                for a in answers
+            ]
+            blocks.append("\n".join([name, *lines]))
+        return "\n".join(blocks)
+
+    def _repr_html_(self) -> str:
+        """Pictures and bars."""
+        answers = self.top()[:PICTURES_SHOWN]
+        cells = [self._cell(n, rows) for n, rows in enumerate(answers)]
+        rest = len(self.cosine) - len(cells)
+        more = f"<p>and {rest} more</p>" if rest else ""
+        return f'<div style="display: flex; flex-wrap: wrap">{"".join(cells)}</div>{more}'
+
+    def _cell(self, n: int, answers: list[Answer]) -> str:
+        picture = thumbnail(self.images[n]) if n < len(self.images) else ""
+        bars = "".join(bar(answer) for answer in answers)
+        name = html.escape(self.names()[n])
+        return f'<div style="margin: 8px; width: 230px">{picture}<div>{name}</div>{bars}</div>'
+
+
+def bar(answer: Answer) -> str:
+    """One label as a bar, as long as it is probable."""
+    width = f"{100 * answer.probability:.1f}%"
+    label = html.escape(answer.label)
+    return (
+        f'<div title="cosine {answer.cosine:.4f}, logit {answer.logit:.2f}">'
+        f'<div style="background: #9cf; width: {width}; white-space: nowrap">{label} {width}</div>'
+        "</div>"
+    )
+
+
+def thumbnail(image: Any, size: int = 220) -> str:
+    """A small picture inside the page, or nothing where the picture cannot be shown again."""
+    from miniclip.inputs.preprocess import open_picture
+
+    try:
+        picture = open_picture(image, "image", False).convert("RGB")
+        picture.thumbnail((size, size))
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+    except (ValueError, OSError):  # a file that was read once and is closed, a path that has gone
+        return ""
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img src="data:image/png;base64,{data}" style="max-width: {size}px">'

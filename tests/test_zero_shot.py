@@ -1,0 +1,315 @@
+"""The main job: pictures and labels in, the right label out; six steps, each of them visible."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import miniclip
+from miniclip import demo
+from miniclip.inputs.bpe import train_merges
+from miniclip.inputs.preprocess import Transform
+from miniclip.inputs.tokenizer import Tokenizer
+from miniclip.models import CLIP, CLIPConfig, TextConfig, VisionConfig
+from miniclip.pipeline import Pipeline, images_per_chunk, is_preprocessed, listed
+from miniclip.tasks import templates, zero_shot
+from miniclip.tasks.zero_shot import build_prompts, encode_labels
+
+
+def make_pipeline(dtype="float32", backend="numpy"):
+    tokenizer = Tokenizer(train_merges(demo.CAPTIONS, 560), context_length=40)
+    config = CLIPConfig(
+        16,
+        VisionConfig(32, 2, 64, 1, patch_size=8),
+        TextConfig(40, tokenizer.vocab_size, 64, 1, 2),
+    )
+    network = CLIP(config, seed=3).to(backend, dtype)
+    return Pipeline(network, Transform(size=32), tokenizer, name="tiny")
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return make_pipeline()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    rng = np.random.default_rng(0)
+    return [demo.draw(caption, rng, 48) for caption in demo.CAPTIONS[:5]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The demo as a user makes it: trained for some seconds, written, and loaded again."""
+    folder = tmp_path_factory.mktemp("demo") / "made"
+    lines = []
+    assert demo.make_demo(folder, lines.append) == folder
+    return folder, lines
+
+
+def test_the_demo_learns_what_it_says(trained):
+    """Fresh drawings of all twelve captions, read by the loaded checkpoint: 90 % and more right."""
+    folder, lines = trained
+    first, last = (float(re.search(r"loss (\S+)", line)[1]) for line in (lines[0], lines[-1]))
+    assert last < 0.5 * first
+    rng = np.random.default_rng(77)
+    wanted = demo.CAPTIONS * 5
+    result = zero_shot([demo.draw(c, rng, 100) for c in wanted], demo.CAPTIONS, folder)
+    right = np.mean([a == b for a, b in zip(result.best, wanted, strict=True)])
+    assert right >= 0.9, right
+
+
+def test_the_demo_overwrites_nothing(tmp_path):
+    (tmp_path / "thesis.txt").write_text("all of it")
+    with pytest.raises(ValueError, match="holds other files, expected a new or empty folder"):
+        demo.make_demo(tmp_path, steps=1)
+
+
+def test_it_is_the_six_steps_by_hand(tiny, pictures):
+    """In float64, with nothing but the network, the tokenizer and NumPy."""
+    pipeline = make_pipeline("float64")
+    labels, sentences = ["a red circle", "a blue square", "sky"], ["a photo of {}", "{} in a game"]
+    result = zero_shot(pictures, labels, pipeline, sentences)
+    texts = []
+    for label in labels:
+        ids = pipeline.tokenizer([s.replace("{}", label) for s in sentences])
+        features = pipeline.network.encode_text(ids)
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        mean = features.mean(axis=0)
+        texts.append(mean / np.linalg.norm(mean))
+    images = pipeline.network.encode_image(pipeline.preprocess(pictures))
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    cosine = images @ np.stack(texts).T
+    logit = np.exp(pipeline.network.logit_scale.data) * cosine
+    probability = np.exp(logit) / np.exp(logit).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(result.cosine, cosine, atol=1e-12)
+    np.testing.assert_allclose(result.logit, logit, atol=1e-10)
+    np.testing.assert_allclose(result.probability, probability, atol=1e-12)
+    assert result.best == [labels[i] for i in cosine.argmax(axis=1)]
+
+
+def test_ensembles_differ_from_the_mean_of_texts_not_normalised(tiny):
+    """Normalise, mean, normalise: the planted bug (mean, normalise) gives other vectors."""
+    _, prompts = build_prompts(["circle"], "imagenet7")
+    right = encode_labels(tiny, prompts)
+    raw = tiny.encode_text(prompts[0]) * np.arange(1, 8)[:, None]
+    wrong = raw.mean(axis=0) / np.linalg.norm(raw.mean(axis=0))
+    assert np.linalg.norm(right) == pytest.approx(1, abs=1e-6)
+    assert np.abs(right[0] - wrong).max() > 1e-4
+
+
+def test_templates_are_the_originals():
+    assert len(templates.IMAGENET_80) == len(set(templates.IMAGENET_80)) == 80
+    assert len(templates.IMAGENET_7) == 7
+    assert set(templates.IMAGENET_7) <= set(templates.IMAGENET_80)
+    assert all(t.count("{}") == 1 for t in templates.IMAGENET_80)
+    assert templates.IMAGENET_80[0] == "a bad photo of a {}."
+    assert templates.IMAGENET_80[-1] == "a tattoo of the {}."
+
+
+def test_prompts():
+    assert build_prompts(["cat"])[1] == [["cat"]]
+    assert build_prompts(["cat"], "plain")[1] == [["a photo of a cat."]]
+    assert build_prompts(["cat"], "one {}, two {}")[1] == [["one cat, two cat"]]
+    assert build_prompts({"pet": ["a cat", "a dog"], "car": "a car"})[1] == [
+        ["a cat", "a dog"],
+        ["a car"],
+    ]
+    assert len(build_prompts(["a", "b"], "imagenet80")[1][1]) == 80
+
+
+def test_wrong_labels(tiny, pictures):
+    cases = [
+        (([],), "labels: got none"),
+        ((["cat", "cat"],), "labels: got 'cat' twice"),
+        ((["cat", ""],), "labels: got '', expected a text that is not empty"),
+        ((["cat", "  "],), "labels: got '  '"),
+        ((["cat", 3],), "labels: got 3, expected a text"),
+        (("cat",), "labels: got the string 'cat', expected a list"),
+        (({"cat": []},), r"labels\['cat'\]: got \[\], expected a list of prompts"),
+        (({"cat": ["a cat"]}, "plain"), "templates: labels already has whole prompts"),
+        ((["cat"], "a photo"), "templates: got 'a photo', expected a sentence with {}"),
+        ((["cat"], []), "templates: got none"),
+        ((["cat"], ["{}", 5]), "templates: got 5"),
+    ]
+    for arguments, message in cases:
+        with pytest.raises(ValueError, match=message):
+            zero_shot(pictures, arguments[0], tiny, *arguments[1:])
+    with pytest.raises(ValueError, match="images: got none"):
+        zero_shot([], ["cat"], tiny)
+    with pytest.raises(ValueError, match=r"texts\[1\]: got \d+ tokens .* expected at most 40"):
+        zero_shot(pictures, ["cat", "one two three " * 20], tiny)
+
+
+def test_all_kinds_of_input_give_the_same(tiny, pictures, tmp_path):
+    path = tmp_path / "one.png"
+    pictures[0].save(path)
+    labels = demo.CAPTIONS[:3]
+    array, pixels = np.asarray(pictures[0]), tiny.preprocess(path)
+    kinds = (path, str(path), pictures[0], array, [path], array[None], pixels)
+    results = [zero_shot(image, labels, tiny) for image in kinds]
+    assert all(np.array_equal(r.logit, results[0].logit) for r in results)
+    assert results[0].cosine.shape == (1, 3)
+    assert {x.dtype.name for x in (results[0].cosine, results[0].logit)} == {"float32"}
+    assert [r.names()[0] for r in results[:3]] == [str(path), str(path), "image 0"]
+
+
+def test_chunks_change_nothing(pictures, monkeypatch):
+    """Batches are cut to the memory budget: a smaller one gives the same embeddings."""
+    pipeline = make_pipeline("float64")
+    whole = pipeline.encode_image(pictures), pipeline.encode_text(demo.CAPTIONS)
+    monkeypatch.setattr("miniclip.pipeline.images_per_chunk", lambda config: 2)
+    monkeypatch.setattr("miniclip.pipeline.texts_per_chunk", lambda config: 5)
+    np.testing.assert_allclose(pipeline.encode_image(pictures), whole[0], atol=1e-12)
+    np.testing.assert_allclose(
+        pipeline.encode_image(pipeline.preprocess(pictures)), whole[0], atol=1e-12
+    )
+    np.testing.assert_allclose(pipeline.encode_text(demo.CAPTIONS), whole[1], atol=1e-12)
+
+
+def test_a_bar_is_shown_for_several_chunks(tiny, pictures, monkeypatch, capsys):
+    monkeypatch.setattr("miniclip.pipeline.images_per_chunk", lambda config: 2)
+    tiny.encode_image(pictures, progress=True)
+    assert "5/5" in capsys.readouterr().err
+    tiny.encode_image(pictures)  # no terminal here
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["RN50", "ViT-B/32", "ViT-B/16"])
+def test_chunks_stay_within_the_budget(name):
+    """The estimate against what one picture really takes (activations, weights not counted)."""
+    import tracemalloc
+
+    config = miniclip.get_config(name)
+    tower = CLIP(config, seed=None).visual
+    pixels = np.zeros((2, 3, 224, 224), np.float32)
+    tracemalloc.start()
+    tower(pixels)
+    peak = tracemalloc.get_traced_memory()[1] / 2
+    tracemalloc.stop()
+    budget = 1 << 30
+    chunk = images_per_chunk(config, budget)
+    assert chunk * peak <= budget
+    assert chunk * peak >= budget / 20  # and it is not timid either
+
+
+def test_results_by_name(tiny, pictures):
+    result = zero_shot(pictures, demo.CAPTIONS, tiny)
+    top = result.top(3)
+    assert len(top) == 5
+    assert top[0][0].label == result.best[0]
+    assert top[0][0].probability >= top[0][1].probability >= top[0][2].probability
+    n = demo.CAPTIONS.index(top[2][1].label)
+    assert top[2][1].cosine == float(result.cosine[2, n])
+    np.testing.assert_allclose(result.probability.sum(axis=1), 1, rtol=1e-5)
+    data = json.loads(json.dumps(result.as_dicts()))
+    assert data[4]["image"] == "image 4"
+    assert data[4]["answers"][0]["label"] == result.best[4]
+    assert set(data[0]["answers"][0]) == {"label", "cosine", "logit", "probability"}
+    with pytest.raises(ValueError, match="k: got 0"):
+        result.top(0)
+
+
+def test_results_draw_themselves(tiny, pictures):
+    result = zero_shot(pictures, ["<b>bold</b>", "plain"], tiny)
+    text = repr(result)
+    assert text.count("cosine") == 10
+    page = result._repr_html_()
+    assert page.count("<img src=") == 5
+    assert "<b>" not in page
+    assert "&lt;b&gt;bold" in page
+
+
+def test_similarity(tiny, pictures):
+    texts = demo.CAPTIONS[:4]
+    s = tiny.similarity(pictures, texts)
+    assert s.cosine.shape == s.logit.shape == s.probability.shape == (5, 4)
+    unit = tiny.encode_image(pictures, normalize=True)
+    assert np.linalg.norm(unit, axis=1) == pytest.approx(np.ones(5), abs=1e-5)
+    np.testing.assert_allclose(
+        s.cosine, unit @ tiny.encode_text(texts, normalize=True).T, rtol=1e-5
+    )
+    ids = tiny.tokenize(texts)
+    np.testing.assert_array_equal(tiny.encode_text(ids), tiny.encode_text(texts))
+
+
+def test_a_non_finite_embedding_names_the_first_bad_parameter(pictures):
+    pipeline = make_pipeline()
+    weight = pipeline.network.visual.transformer.resblocks.children_["1"].ln_2.weight
+    weight.data[3] = np.inf
+    with (
+        np.errstate(invalid="ignore"),
+        pytest.raises(
+            ValueError,
+            match=r"parameter visual\.transformer\.\S+\.1\.ln_2\.weight has 1 non-finite of 64",
+        ),
+    ):
+        pipeline.encode_image(pictures[0])
+    bad = np.full((1, 3, 32, 32), np.nan, np.float32)
+    with pytest.raises(ValueError, match="images: got non-finite numbers"):
+        make_pipeline().encode_image(bad)
+
+
+def test_numba_answers_like_numpy(pictures):
+    a = zero_shot(pictures, demo.CAPTIONS, make_pipeline())
+    b = zero_shot(pictures, demo.CAPTIONS, make_pipeline(backend="numba"))
+    np.testing.assert_allclose(a.logit, b.logit, atol=1e-4)
+    assert a.best == b.best
+
+
+def test_one_or_many():
+    assert len(listed("a.png")) == 1
+    assert len(listed(np.zeros((4, 8, 8, 3), np.uint8))) == 4
+    assert len(listed(np.zeros((8, 8, 3), np.uint8))) == 1
+    assert is_preprocessed(np.zeros((1, 3, 32, 32), np.float32), 32)
+    assert not is_preprocessed(np.zeros((1, 3, 32, 32), np.uint8), 32)
+
+
+def test_saving_and_loading(trained, tmp_path, pictures):
+    """Both layouts give the same answers back; the vocabulary travels along."""
+    folder, _ = trained
+    overlapping, plain = miniclip.load(folder, backend="numpy"), make_pipeline()
+    one, two = tmp_path / "one", tmp_path / "two"
+    overlapping.save(one / "model.safetensors")
+    plain.save(two, layout="hf")
+    with pytest.raises(ValueError, match="stride"):  # transformers knows no overlapping patches
+        overlapping.save(tmp_path / "three", layout="hf")
+    assert not (tmp_path / "three" / "model.safetensors").exists()
+    for where, model in (
+        (one, overlapping),
+        (one / "model.safetensors", overlapping),
+        (two, plain),
+    ):
+        again = miniclip.load(where, backend="numpy")
+        expected = model.similarity(pictures, demo.CAPTIONS).logit
+        state, written = again.network.state_dict(), model.network.state_dict()
+        assert all(np.array_equal(state[name], written[name]) for name in written)
+        got = again.similarity(pictures, demo.CAPTIONS).logit
+        np.testing.assert_allclose(got, expected, atol=1e-4)  # a transposed product rounds so
+
+
+def test_a_wrong_activation_shows(trained, pictures):
+    """Forced, it loads and answers differently; without any word of it the file is refused."""
+    folder, _ = trained
+    right = miniclip.load(folder, backend="numpy")
+    wrong = miniclip.load(folder, backend="numpy", activation="gelu")
+    answers = [m.similarity(pictures, demo.CAPTIONS).logit for m in (right, wrong)]
+    assert np.abs(answers[0] - answers[1]).max() > 1e-3
+
+
+def test_the_front_door(trained, pictures):
+    folder, _ = trained
+    assert "ViT-B/32" in miniclip.available_models()
+    pixels = miniclip.preprocess(pictures[0], size=224)
+    assert pixels.shape == (1, 3, 224, 224)
+    result = miniclip.zero_shot(pictures, demo.CAPTIONS, model=folder)
+    assert isinstance(result.best[0], str)
+    model = miniclip.load(folder, dtype="float64")
+    assert model.encode_image(pictures).dtype == "float64"
+    assert model.network.ops.name in ("numba", "cupy")
+
+
+def test_images_are_pil_too():
+    assert isinstance(demo.draw("a red circle", np.random.default_rng(0)), Image.Image)
