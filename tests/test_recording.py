@@ -183,6 +183,19 @@ def test_eight_threads_get_the_bits_of_one(model, backend):
     model.to("numpy").zero_grad()
 
 
+def test_assigning_ends_a_registration():
+    """`tower.proj = None` takes the projection out of the state, as in PyTorch."""
+    layer = Linear(3, 2)
+    layer.bias = None
+    assert list(layer.state_dict()) == ["weight"]
+    assert layer(np.ones((1, 3), np.float32)).shape == (1, 2)
+    outer = Module()
+    outer.inner = layer
+    assert list(outer.state_dict()) == ["inner.weight"]
+    outer.inner = "gone"
+    assert not list(outer.named_parameters())
+
+
 def test_modules_without_methods_say_so():
     with pytest.raises(NotImplementedError, match="Module has no forward"):
         Module()(1)

@@ -126,11 +126,12 @@ class Module:
     # ------------------------------------------------------------------ names
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Assigning a Parameter or a Module registers it under that name."""
-        if isinstance(value, Parameter):
-            self.parameters_[name] = value
-        elif isinstance(value, Module):
-            self.children_[name] = value
+        """Assigning a Parameter or a Module registers it; assigning anything else ends that."""
+        for registry, kind in (("parameters_", Parameter), ("children_", Module)):
+            if isinstance(value, kind):
+                self.__dict__[registry][name] = value
+            elif registry in self.__dict__:
+                self.__dict__[registry].pop(name, None)
         object.__setattr__(self, name, value)
 
     def add_child(self, name: str, module: Module) -> None:
