@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a check failed, 2 the input was wrong (one line on standar
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -15,11 +16,15 @@ from typing import TypeAlias
 import miniclip
 
 DEMO = "miniclip-demo"
+# What wrong input raises; anything else is a bug of ours and shows its traceback.
+EXPECTED = (ValueError, TypeError, ArithmeticError, RuntimeError, OSError, ImportError, MemoryError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = make_parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a letter shows its code
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code: int = options.run(options)
     except KeyboardInterrupt:
@@ -27,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0  # the reader of our output has seen enough
-    except (ValueError, TypeError, RuntimeError, OSError, ImportError, MemoryError) as error:
+    except EXPECTED as error:
         print(f"miniclip: error: {error or type(error).__name__}", file=sys.stderr)
         return 2
     return code
@@ -74,7 +79,9 @@ def add_zero_shot(commands: Commands) -> None:
         description="Choose among labels for each picture, without training on them.",
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files")
-    parser.add_argument("--labels", nargs="+", required=True, metavar="LABEL")
+    parser.add_argument(
+        "--labels", nargs="+", required=True, metavar="LABEL", help="after the pictures"
+    )
     parser.add_argument(
         "--model",
         default=None,
@@ -105,7 +112,7 @@ def run_zero_shot(options: argparse.Namespace) -> int:
     model = load(default_model(options.model), options.backend, activation=options.activation)
     result = zero_shot(options.images, options.labels, model, templates)
     if options.json:
-        print(json.dumps(result.as_dicts(), indent=2, ensure_ascii=False))
+        print(json.dumps(result.as_dicts(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         print(result.as_text(options.top))
     return 0
@@ -141,13 +148,16 @@ def add_verify(commands: Commands) -> None:
 
 def run_verify(options: argparse.Namespace) -> int:
     from miniclip.pipeline import load
-    from miniclip.verify import report, verify
+    from miniclip.verify import report, verify, weights_were_tested
 
     model = load(options.model, options.backend, activation=options.activation)
     outcomes = verify(model, Path(options.pictures))
     print(report(outcomes))
     count = {s: sum(o.status == s for o in outcomes) for s in ("pass", "fail", "skip")}
     print(f"{count['pass']} passed, {count['fail']} failed, {count['skip']} skipped")
+    if not weights_were_tested(outcomes):
+        print("nothing is verified: no row that depends on the weights could be computed")
+        return 1
     return 1 if count["fail"] else 0
 
 
@@ -189,7 +199,8 @@ def add_weights(commands: Commands) -> None:
         ("check", run_weights_check, "check hashes and that all numbers are finite"),
     ):
         command = actions.add_parser(action, help=help_text)
-        command.add_argument("model", help="a name, or for check also a folder or file")
+        also = ", a folder or a file" if action == "check" else ""
+        command.add_argument("model", help=f"a name or hub repository{also}")
         command.set_defaults(run=run)
 
 

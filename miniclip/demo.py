@@ -45,6 +45,8 @@ def make_demo(folder: Path, report: Callable[[str], None] = print, steps: int = 
     Raises ValueError if the folder holds other files, so that nothing is overwritten.
     """
     names = {"model.safetensors", "vocab.json", "merges.txt"} | {picture_name(c) for c in CAPTIONS}
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"folder: {folder} is a file, expected a new or empty folder")
     if folder.exists() and {f.name for f in folder.iterdir()} - names:
         raise ValueError(f"folder: {folder} holds other files, expected a new or empty folder")
     folder.mkdir(parents=True, exist_ok=True)

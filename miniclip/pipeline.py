@@ -24,6 +24,7 @@ from miniclip.models import CLIP, CLIPConfig
 from miniclip.ops.array import Array
 
 VOCABULARY_REPOSITORY = "openai/clip-vit-base-patch32"  # has vocab.json and merges.txt
+LARGEST_LOG_SCALE = 50.0  # trained models stay below ln 100; e^50 times a cosine is still finite
 MEMORY_BUDGET = 1 << 30  # bytes that the activations of one chunk may take
 
 
@@ -92,13 +93,17 @@ def preprocessing_of(transform: Transform) -> dict[str, Any]:
     return {name: getattr(transform, name) for name in names}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Similarity:
     """How well N images fit M texts. cosine, logit: (N, M); probability: over the texts."""
 
     cosine: Array
     logit: Array
     probability: Array
+
+
+class VocabularyError(ValueError):
+    """No vocabulary is to be had. The message says how to get one."""
 
 
 class Pipeline:
@@ -169,10 +174,17 @@ class Pipeline:
         network = self.network
         state = {name: network.ops.to_numpy(x) for name, x in network.state_dict().items()}
         folder = Path(path) if layout == "hf" else Path(path).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        recipe = None if self._transform is None else preprocessing_of(self._transform)
-        save_checkpoint(state, network.config, Path(path), layout, recipe)
         tokenizer = self._tokenizer or local_tokenizer([self.folder])
+        check_vocabulary(folder, tokenizer)
+        recipe = None if self._transform is None else preprocessing_of(self._transform)
+        is_new = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            save_checkpoint(state, network.config, Path(path), layout, recipe)
+        except BaseException:
+            if is_new and not any(folder.iterdir()):
+                folder.rmdir()
+            raise
         if tokenizer is not None:
             tokenizer.save(folder)
 
@@ -215,7 +227,7 @@ class Pipeline:
         progress: bool | None = None,
     ) -> Array:
         """Strings, or ids (B, T), -> embeddings (B, E), unnormalised as in the original."""
-        ids = texts if isinstance(texts, np.ndarray) else self.tokenize(texts, truncate)
+        ids = self._ids(texts, truncate)
         step = texts_per_chunk(self.config)
         parts = [
             self._embed(self.network.text, chunk, "text")
@@ -235,9 +247,23 @@ class Pipeline:
         """Logits and probabilities of cosines (N, M), by the model's temperature."""
         network = self.network
         log_scale = float(network.ops.to_numpy(network.logit_scale.data))
+        if not abs(log_scale) < LARGEST_LOG_SCALE:  # NaN is not, either
+            raise ValueError(
+                f"logit_scale: got {log_scale}, expected a number such as ln 100 = 4.6; the "
+                "checkpoint is damaged (miniclip weights check)"
+            )
         logit = math.exp(log_scale) * cosine  # a Python number: float32 stays float32
         probability, _ = backends.get("numpy").softmax(logit)
         return Similarity(cosine, logit, probability)
+
+    def _ids(self, texts: Any, truncate: bool) -> Array:
+        """Integers are ids, strings are tokenized, anything else is refused."""
+        array = texts if isinstance(texts, np.ndarray) else None
+        if array is None or array.dtype.kind in "UO":
+            return self.tokenize(texts if array is None else array.tolist(), truncate)
+        if array.dtype.kind not in "iu":
+            raise TypeError(f"texts: got a {array.dtype} array, expected strings or integer ids")
+        return array
 
     def _pixels(self, chunk: Any, start: int) -> Array:
         if is_preprocessed(chunk, self.transform.size):
@@ -290,7 +316,7 @@ def find_tokenizer(folder: Path | None = None) -> Tokenizer:
     try:
         downloaded = hub.download_tokenizer(VOCABULARY_REPOSITORY)
     except hub.HubError as error:
-        raise ValueError(
+        raise VocabularyError(
             f"tokenizer: no vocabulary beside the checkpoint, in {hub.cache_folder()}, or in an "
             f"installed openai-clip or open_clip_torch, and none from the hub ({error}). Put "
             f"{BPE_FILE} (from github.com/openai/CLIP, folder clip) into one of these folders, or "
@@ -298,8 +324,17 @@ def find_tokenizer(folder: Path | None = None) -> Tokenizer:
         ) from None
     tokenizer = Tokenizer.from_folder(downloaded)
     if tokenizer is None:
-        raise ValueError(f"tokenizer: {VOCABULARY_REPOSITORY} holds no vocabulary that we know")
+        raise VocabularyError(
+            f"tokenizer: {VOCABULARY_REPOSITORY} holds no vocabulary that we know"
+        )
     return tokenizer
+
+
+def check_vocabulary(folder: Path, tokenizer: Tokenizer | None) -> None:
+    """Raise ValueError if saving would replace the vocabulary of another model in this folder."""
+    there = local_tokenizer([folder])
+    if tokenizer is not None and there is not None and there.merges != tokenizer.merges:
+        raise ValueError(f"path: {folder} holds the vocabulary of another model, expected none")
 
 
 def tokenize(
@@ -357,14 +392,16 @@ def is_preprocessed(images: Any, size: int) -> bool:
 
 
 def listed(images: Any) -> Sequence[Any]:
-    """One picture or several, as a sequence of pictures."""
-    if isinstance(images, list | tuple):
-        if not images:
-            raise ValueError("images: got none, expected at least one picture")
-        return images
-    if isinstance(images, np.ndarray) and images.ndim == 4:
-        return list(images)
-    return [images]
+    """One picture, several, or a batch, as a list with one item for each picture."""
+    items = list(images) if isinstance(images, list | tuple) else [images]
+    pictures = [
+        picture
+        for item in items
+        for picture in (item if isinstance(item, np.ndarray) and item.ndim == 4 else [item])
+    ]
+    if not pictures:
+        raise ValueError("images: got none, expected at least one picture")
+    return pictures
 
 
 def chunks(items: Any, step: int, unit: str, progress: bool | None) -> Iterator[tuple[int, Any]]:

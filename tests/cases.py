@@ -21,6 +21,7 @@ class Sample:
     options: dict = field(default_factory=dict)
     seed: int = 0  # for the incoming gradient, directions and memory layouts
     layouts: tuple[str, ...] = ()  # one an input, then one for the incoming gradient
+    read_only: bool = True  # kernels may copy read-only arrays: writing into the others must show
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def samples(draw, case):
     sample = case.draw(draw)
     count = len(sample.inputs) + 1
     layouts = draw(st.lists(st.sampled_from(LAYOUTS), min_size=count, max_size=count))
-    sample.layouts = tuple(layouts)
+    sample.layouts, sample.read_only = tuple(layouts), draw(st.booleans())
     return sample
 
 

@@ -47,8 +47,11 @@ def truth(kind, training):
     return ask_original(model.train(training), *inputs_for(config))
 
 
-def ask_original(model, pictures, ids, dlogits):
-    """Run the original forward and backward; gradients by name, of pixels and tokens too."""
+def ask_original(model, pictures, ids, loss):
+    """Run the original forward and backward; gradients by name, of pixels and tokens too.
+
+    loss: a function of both logits, or the gradient of the logits per image.
+    """
     pixels = torch.tensor(pictures, requires_grad=True)
     tokens = {}
 
@@ -57,8 +60,11 @@ def ask_original(model, pictures, ids, dlogits):
         tokens["y"] = y
 
     handle = model.token_embedding.register_forward_hook(keep)
-    per_image, _ = model(pixels, torch.tensor(ids))
-    (per_image * torch.tensor(dlogits)).sum().backward()
+    per_image, per_text = model(pixels, torch.tensor(ids))
+    if callable(loss):
+        loss(per_image, per_text).backward()
+    else:
+        (per_image * torch.tensor(loss)).sum().backward()
     handle.remove()
     gradients = {name: p.grad.numpy() for name, p in model.named_parameters()}
     gradients |= {"pixels": pixels.grad.numpy(), "tokens": tokens["y"].grad.numpy()}

@@ -102,6 +102,19 @@ def test_contrastive_loss_of_one_pair_is_zero(name, dtype):
 
 
 @BACKENDS
+@pytest.mark.parametrize("op", ["contrastive_loss", "sigmoid_loss"])
+def test_losses_need_to_know_what_belongs_together(name, op):
+    """As many texts as images, or targets of the logits' shape; anything else is no number."""
+    backend = backends_here.load(name)
+    extra = [np.array(0.0)] if op == "sigmoid_loss" else []
+    inputs = [np.eye(3, 4), np.eye(2, 4), np.array(1.0), *extra]
+    with pytest.raises(ValueError, match=r"targets: got None for logits \(3, 2\), expected pairs"):
+        call(backend, op, *inputs, dtype="float64")
+    with pytest.raises(ValueError, match=r"targets: got \(2, 3\), expected \(3, 2\)"):
+        call(backend, op, *inputs, np.ones((2, 3)), dtype="float64")
+
+
+@BACKENDS
 @DTYPES
 @pytest.mark.parametrize("value", [0.0, 3.0, -1e4])
 def test_layer_norm_of_constant_rows(name, dtype, value):

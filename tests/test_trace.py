@@ -175,6 +175,48 @@ def test_the_table():
     assert "<table>" in comparison._repr_html_()
 
 
+def test_gradients_go_to_their_own_pass():
+    """Two passes, unwound in reverse: each gradient stands beside the output it belongs to."""
+    model = ours("vit")
+    pictures, _, _ = inputs_for(VIT)
+    with trace(model) as t, model.record():
+        model.visual(pictures[:1])
+        model.visual(pictures[1:3])
+        model.visual.backward(np.full((2, 24), 5.0))
+        model.visual.backward(np.full((1, 24), 7.0))
+    assert t["visual#2.grad"].shape == (2, 24)
+    assert t["visual.grad"][0, 0] == 7
+    assert all(t[n].shape == t[n.removesuffix(".grad")].shape for n in t if n.endswith(".grad"))
+
+
+def test_traces_nest_and_leave_own_methods_alone():
+    model = ours("vit")
+    _, ids, _ = inputs_for(VIT)
+
+    def own(x, forward=model.text.ln_final.forward):
+        return forward(x)
+
+    model.text.ln_final.forward = own
+    with trace(model) as outer:
+        with trace(model.text.transformer):
+            pass
+        model.text(ids)
+    assert model.text.ln_final.forward is own
+    assert "transformer.resblocks.1" in outer
+    assert "ln_final" in outer
+
+
+def test_an_infinity_hides_nothing():
+    result = traced(ours("vit")).compare({})
+    assert not result.equal
+    from miniclip.inspect.compare import compare
+
+    here = {"x": np.array([np.inf, 1.0, 5.0])}
+    assert compare(here, {"x": np.array([np.inf, 1.0, 5.0])}, None).equal
+    assert compare(here, {"x": np.array([np.inf, 100.0, 7.0])}, None).first.where == (1,)
+    assert not compare(here, {"x": np.array([1.0, 1.0, 5.0])}, None).equal
+
+
 def test_nothing_in_common_is_not_equal():
     result = traced(ours("vit")).compare({"something": np.zeros(3)})
     assert not result.equal

@@ -10,7 +10,7 @@ from miniclip.inputs.preprocess import Transform
 from miniclip.inputs.tokenizer import Tokenizer
 from miniclip.models import CLIP, get_config
 from miniclip.pipeline import Pipeline, find_tokenizer
-from miniclip.verify import KNOWN, report, verify
+from miniclip.verify import KNOWN, report, verify, weights_were_tested
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("heavy")]
 
@@ -36,6 +36,22 @@ def test_random_weights_fail(pipeline, tmp_path):
     assert "needs" in text
     assert "github.com/openai/CLIP" in text
     assert "expected 0.3602 0.3658 -0.2337" in text
+
+
+@pytest.mark.parametrize("name", ["RN50", "ViT-B/16"])
+def test_random_weights_of_other_models_do_not_pass(name, tmp_path):
+    """Without a picture nothing that depends on the weights can be computed: that is no pass."""
+    network = CLIP(get_config(name), seed=None)
+    other = Pipeline(network, Transform(size=224), find_tokenizer())
+    if name == "ViT-B/16":
+        with pytest.raises(
+            ValueError, match="no known answers for ViT-B/16, only for ViT-B/32, RN50"
+        ):
+            verify(other, tmp_path)
+    else:
+        outcomes = verify(other, tmp_path)
+        assert {o.known.weights: o.status for o in outcomes} == {False: "pass", True: "skip"}
+        assert not weights_were_tested(outcomes)
 
 
 @pytest.fixture(scope="module")

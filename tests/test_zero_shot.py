@@ -124,6 +124,9 @@ def test_wrong_labels(tiny, pictures):
     cases = [
         (([],), "labels: got none"),
         ((["cat", "cat"],), "labels: got 'cat' twice"),
+        ((["Cat ", "cat"],), r"labels: got 'cat' twice \(as 'Cat ', the same to the model\)"),
+        (({"cat": "  "},), r"labels\['cat'\]: got '  ', expected prompts that are not empty"),
+        (({"cat": 3},), r"labels\['cat'\]: got 3, expected a list of prompts"),
         ((["cat", ""],), "labels: got '', expected a text that is not empty"),
         ((["cat", "  "],), "labels: got '  '"),
         ((["cat", 3],), "labels: got 3, expected a text"),
@@ -222,6 +225,43 @@ def test_results_draw_themselves(tiny, pictures):
     assert "&lt;b&gt;bold" in page
 
 
+def test_every_kind_of_input_draws_itself_in_its_own_place(tiny, pictures, tmp_path):
+    """Batches inside lists, float pictures, open files, preprocessed arrays: a row, a name each."""
+    path = tmp_path / "one.png"
+    pictures[2].save(path)
+    batch = np.stack([np.asarray(p) for p in pictures[:2]])
+    result = zero_shot([batch, str(path)], ["a", "b"], tiny)
+    assert result.names() == ["image 0", "image 1", str(path)]
+    alone = zero_shot(str(path), ["a", "b"], tiny)
+    np.testing.assert_allclose(result.logit[2], alone.logit[0], atol=1e-5)
+    assert result._repr_html_().count("<img") == 3
+    preprocessed = zero_shot(tiny.preprocess(pictures), ["a", "b"], tiny)
+    assert preprocessed._repr_html_().count("image ") == 5  # names, and no pictures
+    with path.open("rb") as file:
+        for image in (batch[0] / 255.0, file, pictures[0].convert("P")):
+            assert "<img" in zero_shot(image, ["a", "b"], tiny)._repr_html_()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1000.0])
+def test_a_damaged_scale_is_an_error(pictures, value):
+    pipeline = make_pipeline()
+    pipeline.network.logit_scale.data = np.float32(value) * np.ones((), np.float32)
+    with pytest.raises(ValueError, match=r"logit_scale: got .* the checkpoint is damaged"):
+        zero_shot(pictures, ["a", "b"], pipeline)
+
+
+def test_what_is_no_text(tiny):
+    np.testing.assert_array_equal(
+        tiny.encode_text(np.array(["a", "b"])), tiny.encode_text(["a", "b"])
+    )
+    with pytest.raises(TypeError, match="texts: got a float64 array, expected strings or integer"):
+        tiny.encode_text(tiny.tokenize("a") + 0.6)
+    with pytest.raises(TypeError, match="labels: got NoneType, expected a list"):
+        build_prompts(None)
+    with pytest.raises(TypeError, match="templates: got int, expected a list"):
+        build_prompts(["a"], 3)
+
+
 def test_similarity(tiny, pictures):
     texts = demo.CAPTIONS[:4]
     s = tiny.similarity(pictures, texts)
@@ -276,7 +316,11 @@ def test_saving_and_loading(trained, tmp_path, pictures):
     plain.save(two, layout="hf")
     with pytest.raises(ValueError, match="stride"):  # transformers knows no overlapping patches
         overlapping.save(tmp_path / "three", layout="hf")
-    assert not (tmp_path / "three" / "model.safetensors").exists()
+    assert not (tmp_path / "three").exists()
+    Tokenizer(train_merges(demo.CAPTIONS, 520)).save(tmp_path / "other")
+    with pytest.raises(ValueError, match="holds the vocabulary of another model"):
+        plain.save(tmp_path / "other" / "second.safetensors")
+    assert not (tmp_path / "other" / "second.safetensors").exists()
     for where, model in (
         (one, overlapping),
         (one / "model.safetensors", overlapping),

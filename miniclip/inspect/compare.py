@@ -126,9 +126,11 @@ def layouts(x: Array) -> list[Array]:
 
 
 def measure(name: str, got: Array, expected: Array, tolerance: float) -> Difference:
-    gap = np.abs(got.astype(np.float64) - expected.astype(np.float64))
+    with np.errstate(invalid="ignore"):  # inf - inf
+        gap = np.abs(got.astype(np.float64) - expected.astype(np.float64))
     gap = np.where(got == expected, 0.0, gap)  # two equal infinities do not differ
-    size = np.abs(expected).max() if expected.size else 0.0
+    finite = np.abs(expected[np.isfinite(expected)])
+    size = finite.max() if finite.size else 0.0
     flat = int(np.argmax(np.where(np.isnan(gap), np.inf, gap))) if gap.size else 0
     where = tuple(int(i) for i in np.unravel_index(flat, gap.shape)) if gap.size else ()
     largest = float(gap[where]) if gap.size else 0.0

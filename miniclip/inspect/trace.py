@@ -15,6 +15,7 @@ from miniclip.inspect.table import Row, as_html, as_text, statistics
 from miniclip.nn.module import Module
 from miniclip.ops.array import Array
 
+METHODS = ("forward", "backward")
 GRADIENT = ".grad"  # the gradient of `name` is kept under `name.grad`
 
 
@@ -39,14 +40,20 @@ class Trace(Mapping[str, Array]):
 
     def __init__(self, model: Module) -> None:
         self.model = model
+        self.ops = model.ops  # the backend that the arrays belong to, should the model move later
         self.arrays: dict[str, Array] = {}
         self.thread = 0
+        self.before: list[tuple[Module, dict[str, Any]]] = []  # instances' own methods, if any
+        self.passes: dict[int, list[str]] = {}  # module -> names of its passes without backward
 
     # ------------------------------------------------------------------ watching
 
     def __enter__(self) -> Self:
         self.thread = threading.get_ident()
+        self.ops = self.model.ops
         for name, module in named_for_trace(self.model):
+            own = {m: module.__dict__[m] for m in METHODS if m in module.__dict__}
+            self.before.append((module, own))
             # Instance attributes hide the class's methods for this model alone.
             object.__setattr__(module, "forward", self._watched_forward(name, module))
             object.__setattr__(module, "backward", self._watched_backward(name, module))
@@ -58,16 +65,21 @@ class Trace(Mapping[str, Array]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for module in self.model.modules():
-            for method in ("forward", "backward"):
+        while self.before:
+            module, own = self.before.pop()
+            for method in METHODS:
                 module.__dict__.pop(method, None)
+            module.__dict__.update(own)
 
     def _watched_forward(self, name: str, module: Module) -> Callable[..., Any]:
         forward = module.forward
 
         def watched(*inputs: Any) -> Any:
             y = forward(*inputs)
-            self._keep(name, "", y)
+            if threading.get_ident() == self.thread:
+                this_pass = self._unused(name, y)
+                self.passes.setdefault(id(module), []).append(this_pass)
+                self._keep(this_pass, "", y)
             return y
 
         return watched
@@ -76,26 +88,32 @@ class Trace(Mapping[str, Array]):
         backward = module.backward
 
         def watched(*gradients: Any) -> Any:
-            dy = gradients[0] if len(gradients) == 1 else gradients
-            self._keep(name, GRADIENT, dy)
+            if threading.get_ident() == self.thread:
+                passes = self.passes.get(id(module))  # the last pass is unwound first
+                dy = gradients[0] if len(gradients) == 1 else gradients
+                self._keep(passes.pop() if passes else name, GRADIENT, dy)
             return backward(*gradients)
 
         return watched
 
+    def _unused(self, name: str, value: Any) -> str:
+        """The name for this pass: `name`, or `name#2` for the second one, and so on."""
+        suffix = "[0]" if isinstance(value, tuple) else ""
+        this_pass, count = name, 1
+        while this_pass + suffix in self.arrays:
+            count += 1
+            this_pass = f"{name}#{count}"
+        return this_pass
+
     def _keep(self, name: str, suffix: str, value: Any) -> None:
-        """Keep an array, or each of several, under a name that is not taken yet."""
-        if threading.get_ident() != self.thread:
-            return
-        several = value if isinstance(value, tuple) else (value,)
-        for i, array in enumerate(several):
-            if array is None:
-                continue
-            base = f"{name}[{i}]" if len(several) > 1 else name
-            key, count = base + suffix, 1
-            while key in self.arrays:
-                count += 1
-                key = f"{base}#{count}{suffix}"
-            self.arrays[key] = array
+        """Keep an array, or each of several, under this name."""
+        if not isinstance(value, tuple):
+            value, names = (value,), [name]
+        else:
+            names = [f"{name}[{i}]" for i in range(len(value))]
+        for key, array in zip(names, value, strict=True):
+            if array is not None:
+                self.arrays[key + suffix] = array
 
     # ------------------------------------------------------------------ reading
 
@@ -114,7 +132,7 @@ class Trace(Mapping[str, Array]):
 
     def host(self, name: str) -> Array:
         """The array under a name as a NumPy array."""
-        return np.asarray(self.model.ops.to_numpy(self[name]))
+        return np.asarray(self.ops.to_numpy(self[name]))
 
     def rows(self) -> list[Row]:
         """Name, shape, dtype and statistics of every array, in order."""

@@ -8,8 +8,11 @@ from miniclip.nn.module import Module
 from miniclip.ops.array import Array
 
 
-def check_images(tower: Module, images: Any, side: int, interpolate: bool) -> None:
-    """Raise unless images is (B, 3, side, side) of the tower's dtype; any size with interpolate."""
+def check_images(tower: Module, images: Any, side: int, interpolate: bool, least: int) -> None:
+    """Raise unless images is (B, 3, side, side) of the tower's dtype.
+
+    With interpolate any other size from `least` pixels on is let in.
+    """
     expected = f"(B, 3, {side}, {side})"
     shape = check_array("images", images, f"a {tower.dtype} array {expected}")
     if len(shape) != 4 or shape[1] != 3 or shape[0] == 0:
@@ -19,6 +22,8 @@ def check_images(tower: Module, images: Any, side: int, interpolate: bool) -> No
             f"images: got shape {shape}, expected {expected} (for other sizes set "
             "`.interpolate = True` on the image tower, which resizes its positions)"
         )
+    if min(shape[2:]) < least:
+        raise ValueError(f"images: got shape {shape}, expected at least {least} x {least} pixels")
     if images.dtype != tower.dtype:
         raise TypeError(
             f"images: got {images.dtype}, expected {tower.dtype}, the model's dtype (preprocessed "
@@ -41,11 +46,23 @@ def check_ids(ids: Any, context: int, vocab: int) -> None:
         raise ValueError(f"ids: got {wrong}, expected ids from 0 to {vocab - 1}")
 
 
-def check_gradient(name: str, got: Array, expected: tuple[int, ...]) -> None:
-    """Raise unless a gradient has the shape of the output it belongs to."""
+def check_ends(ids: Array, end_id: int | None) -> None:
+    """Raise unless every text has its end-of-text token, where that is not just the largest id."""
+    if end_id is None:
+        return
+    has_end = (ids == end_id).any(axis=-1)  # (B,)
+    if not bool(has_end.all()):
+        row = int(has_end.argmin())
+        raise ValueError(f"ids[{row}]: has no {end_id}, expected the end-of-text id in every text")
+
+
+def check_gradient(name: str, got: Array, expected: tuple[int, ...], dtype: Any) -> None:
+    """Raise unless a gradient has the shape and dtype of the output it belongs to."""
     shape = check_array(name, got, f"an array {expected}")
     if shape != expected:
         raise ValueError(f"{name}: got shape {shape}, expected {expected}")
+    if got.dtype != dtype:
+        raise TypeError(f"{name}: got {got.dtype}, expected {dtype}, the model's dtype")
 
 
 def check_array(name: str, x: Any, expected: str) -> tuple[int, ...]:

@@ -78,10 +78,10 @@ class CLIP(Module):
         Returns dimages (N, 3, R, R) and dtoken_embeddings (M, T, D).
         """
         image_cache, text_cache, logits_cache, shape = self.saved()
-        check_gradient("dper_image", dper_image, shape)
+        check_gradient("dper_image", dper_image, shape, self.dtype)
         dlogits = dper_image
         if dper_text is not None:
-            check_gradient("dper_text", dper_text, shape[::-1])
+            check_gradient("dper_text", dper_text, shape[::-1], self.dtype)
             dlogits = dlogits + dper_text.T  # both outputs are one matrix
         ops = self.ops
         dimage, dtext, dscale = ops.cosine_logits_backward(dlogits, logits_cache)

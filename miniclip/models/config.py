@@ -40,8 +40,13 @@ class VisionConfig:
     pool: str = "attention"
 
     def __post_init__(self) -> None:
-        check_sizes("vision", self, "image_resolution", "width", "heads", "patch_size", "stride")
+        check_sizes("vision", self, "image_resolution", "width", "heads")
+        check_optional_sizes("vision", self, "patch_size", "stride", "mlp_width")
         check_choice("vision.activation", self.activation, ACTIVATIONS)
+        check_eps("vision", self)
+        check_choice("vision.pool", self.pool, ("attention", "average"))
+        if isinstance(self.layers, list):
+            object.__setattr__(self, "layers", tuple(self.layers))
         if self.is_resnet:
             self._check_resnet()
         else:
@@ -65,7 +70,8 @@ class VisionConfig:
         return self.stride or self.patch_size
 
     def _check_resnet(self) -> None:
-        if not (isinstance(self.layers, tuple) and len(self.layers) == 4 and min(self.layers) > 0):
+        blocks = self.layers if isinstance(self.layers, tuple) else ()
+        if len(blocks) != 4 or not all(is_size(n) for n in blocks):
             raise ValueError(
                 f"vision.layers: got {self.layers!r}, expected four positive numbers of blocks for "
                 "a ResNet (for a vision transformer set patch_size)"
@@ -78,12 +84,19 @@ class VisionConfig:
         if self.width % 2:
             raise ValueError(f"vision.width: got {self.width}, expected an even stem width")
         check_heads("vision", 32 * self.width, self.heads)
-        check_choice("vision.pool", self.pool, ("attention", "average"))
         if self.stride is not None:
             raise ValueError(f"vision.stride: got {self.stride}, but a ResNet has no patches")
+        if self.mlp_width is not None or not self.proj:
+            field = "proj" if self.mlp_width is None else "mlp_width"
+            value = getattr(self, field)
+            raise ValueError(f"vision.{field}: got {value}, but a ResNet has no choice of it")
 
     def _check_vit(self) -> None:
-        if not isinstance(self.layers, int) or self.layers < 1:
+        if self.pool != "attention":
+            raise ValueError(
+                f"vision.pool: got {self.pool!r}, but only a ResNet has a choice of it"
+            )
+        if not is_size(self.layers):
             raise ValueError(
                 f"vision.layers: got {self.layers!r}, expected a positive number of blocks for a "
                 "vision transformer (for a ResNet leave patch_size out)"
@@ -118,6 +131,8 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         check_sizes("text", self, "context_length", "vocab_size", "width", "heads", "layers")
+        check_optional_sizes("text", self, "mlp_width")
+        check_eps("text", self)
         check_heads("text", self.width, self.heads)
         check_choice("text.activation", self.activation, ACTIVATIONS)
         if self.end_id is not None and not 0 <= self.end_id < self.vocab_size:
@@ -146,11 +161,27 @@ class CLIPConfig:
                 )
 
 
+def is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 def check_sizes(where: str, config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if not is_size(value):
             raise ValueError(f"{where}.{name}: got {value!r}, expected a positive integer")
+
+
+def check_optional_sizes(where: str, config: Any, *names: str) -> None:
+    check_sizes(where, config, *(name for name in names if getattr(config, name) is not None))
+
+
+def check_eps(where: str, config: Any) -> None:
+    """A positive number; kept as a Python float, as NumPy's would widen float32 to float64."""
+    value = config.eps
+    if not isinstance(value, float | int) or not 0 < value < math.inf:
+        raise ValueError(f"{where}.eps: got {value!r}, expected a small positive number")
+    object.__setattr__(config, "eps", float(value))
 
 
 def check_heads(where: str, width: int, heads: int) -> None:

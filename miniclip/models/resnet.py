@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from miniclip.models.checks import check_images
+from miniclip.models.checks import check_gradient, check_images
 from miniclip.models.config import VisionConfig
 from miniclip.nn.attention import AttentionPool2d
 from miniclip.nn.blocks import Bottleneck
@@ -54,14 +54,16 @@ class ModifiedResNet(Module):
         return [*stem, self.layer1, self.layer2, self.layer3, self.layer4, self.attnpool]
 
     def forward(self, images: Array) -> Array:
-        check_images(self, images, self.config.image_resolution, self.interpolate)
+        check_images(self, images, self.config.image_resolution, self.interpolate, 32)
         x = images
         for module in self.path():
             x = module(x)
+        self.save(tuple(x.shape))
         return x
 
     def backward(self, dy: Array) -> Array:
         """dy: (B, E). Returns dimages (B, 3, R, R)."""
+        check_gradient("dy", dy, self.saved(), self.dtype)
         for module in reversed(self.path()):
             dy = module.backward(dy)
         return dy

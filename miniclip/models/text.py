@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from miniclip.models.checks import check_ids
+from miniclip.models.checks import check_ends, check_gradient, check_ids
 from miniclip.models.config import TextConfig
 from miniclip.nn.blocks import Transformer
 from miniclip.nn.layers import Embedding, LayerNorm, zeros
@@ -32,6 +32,7 @@ class TextTransformer(Module):
 
     def forward(self, ids: Array) -> Array:
         check_ids(ids, self.config.context_length, self.config.vocab_size)
+        check_ends(ids, self.config.end_id)
         ops = self.ops
         tokens = self.token_embedding(ids)  # (B, T, D)
         tokens, positions_cache = ops.add_positions(tokens, self.positional_embedding.data)
@@ -40,13 +41,14 @@ class TextTransformer(Module):
         proj_cache = None
         if self.text_projection is not None:
             y, proj_cache = ops.linear(y, self.text_projection.data.T)  # (B, E)
-        self.save((positions_cache, end_cache, proj_cache))
+        self.save((positions_cache, end_cache, proj_cache, tuple(y.shape)))
         return y
 
     def backward(self, dy: Array) -> Array:
         """dy: (B, E). Returns the gradient of the token embeddings, (B, T, D)."""
         ops = self.ops
-        positions_cache, end_cache, proj_cache = self.saved()
+        positions_cache, end_cache, proj_cache, shape = self.saved()
+        check_gradient("dy", dy, shape, self.dtype)
         if self.text_projection is not None:
             dy, dproj, _ = ops.linear_backward(dy, proj_cache)
             self.text_projection.add_grad(dproj.T)

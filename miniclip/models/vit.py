@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from miniclip.models.checks import check_images
+from miniclip.models.checks import check_gradient, check_images
 from miniclip.models.config import VisionConfig
 from miniclip.nn.blocks import Transformer
 from miniclip.nn.layers import LayerNorm, PatchEmbedding, zeros
@@ -38,7 +38,13 @@ class VisionTransformer(Module):
         self.ln_post = LayerNorm(width, config.eps)
 
     def forward(self, images: Array) -> Array:
-        check_images(self, images, self.config.image_resolution, self.interpolate)
+        check_images(
+            self,
+            images,
+            self.config.image_resolution,
+            self.interpolate,
+            self.conv1.weight.data.shape[-1],
+        )
         ops = self.ops
         patches = self.conv1(images)  # (B, G*G, D)
         tokens, class_cache = ops.prepend_class_token(patches, self.class_embedding.data)
@@ -50,7 +56,7 @@ class VisionTransformer(Module):
         proj_cache = None
         if self.proj is not None:
             y, proj_cache = ops.linear(y, self.proj.data.T)  # (B, D) @ (D, E) -> (B, E)
-        self.save((class_cache, positions_cache, resized, pool_cache, proj_cache))
+        self.save((class_cache, positions_cache, resized, pool_cache, proj_cache, tuple(y.shape)))
         return y
 
     def positions(self, height: int, width: int) -> tuple[Array, Cache]:
@@ -66,7 +72,8 @@ class VisionTransformer(Module):
     def backward(self, dy: Array) -> Array:
         """dy: (B, E). Returns dimages (B, 3, R, R)."""
         ops = self.ops
-        class_cache, positions_cache, resized, pool_cache, proj_cache = self.saved()
+        class_cache, positions_cache, resized, pool_cache, proj_cache, shape = self.saved()
+        check_gradient("dy", dy, shape, self.dtype)
         if self.proj is not None:
             dy, dproj, _ = ops.linear_backward(dy, proj_cache)
             self.proj.add_grad(dproj.T)

@@ -127,12 +127,24 @@ class Module:
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assigning a Parameter or a Module registers it; assigning anything else ends that."""
+        object.__setattr__(self, name, value)  # first, as it may be refused (a property)
         for registry, kind in (("parameters_", Parameter), ("children_", Module)):
             if isinstance(value, kind):
                 self.__dict__[registry][name] = value
             elif registry in self.__dict__:
                 self.__dict__[registry].pop(name, None)
-        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        for registry in (self.parameters_, self.children_):
+            registry.pop(name, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copy.deepcopy and pickle: the backend goes by its name."""
+        return {**self.__dict__, "ops": self.ops.name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, ops=backends.get(state["ops"]))
 
     def add_child(self, name: str, module: Module) -> None:
         """Register a module under a name that need not be a Python name ("0", "-1", "")."""

@@ -127,6 +127,10 @@ def sigmoid_loss_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array,
 
 def _pairs(targets: Array | None, logits: Array) -> Array:
     """The (N, M) matrix of what belongs together, in the logits' dtype."""
+    if targets is None and logits.shape[0] != logits.shape[1]:
+        raise ValueError(f"targets: got None for logits {tuple(logits.shape)}, expected pairs")
+    if targets is not None and targets.shape != logits.shape:
+        raise ValueError(f"targets: got {tuple(targets.shape)}, expected {tuple(logits.shape)}")
     if targets is None:
         return one_hot_rows(np.arange(logits.shape[0], like=logits), logits.shape[1], logits.dtype)
     return targets.astype(logits.dtype)

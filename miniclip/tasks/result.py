@@ -27,7 +27,7 @@ class Answer:
     probability: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ZeroShotResult:
     """labels: L names. cosine, logit, probability: (N, L), a row for each of N pictures.
 
@@ -64,7 +64,9 @@ class ZeroShotResult:
         """Plain data for JSON: for every picture its name and its answers, the best first."""
         return [
             {"image": name, "answers": [vars(answer) for answer in answers]}
-            for name, answers in zip(self.names(), self.top(k or len(self.labels)), strict=True)
+            for name, answers in zip(
+                self.names(), self.top(len(self.labels) if k is None else k), strict=True
+            )
         ]
 
     def names(self) -> list[str]:
@@ -117,14 +119,21 @@ def bar(answer: Answer) -> str:
 
 def thumbnail(image: Any, size: int = 220) -> str:
     """A small picture inside the page, or nothing where the picture cannot be shown again."""
-    from miniclip.inputs.preprocess import open_picture
+    from miniclip.inputs.preprocess import each_picture, open_picture
 
     try:
-        picture = open_picture(image, "image", False).convert("RGB")
+        (name, source), *_ = each_picture(
+            image
+        )  # refuses preprocessed arrays, which are no picture
+        picture = open_picture(source, name, False).convert("RGB")
         picture.thumbnail((size, size))
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
-    except (ValueError, OSError):  # a file that was read once and is closed, a path that has gone
+    except (
+        ValueError,
+        TypeError,
+        OSError,
+    ):  # a file that was read once and is closed, a path that has gone
         return ""
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<img src="data:image/png;base64,{data}" style="max-width: {size}px">'

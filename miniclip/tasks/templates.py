@@ -118,6 +118,8 @@ def find_templates(templates: str | Sequence[str] | None) -> tuple[str, ...]:
         if templates in NAMED:
             return NAMED[templates]
         templates = [templates]
+    if not isinstance(templates, list | tuple):
+        raise TypeError(f"templates: got {type(templates).__name__}, expected a list of sentences")
     if not templates:
         raise ValueError("templates: got none, expected at least one sentence with {}")
     for template in templates:

@@ -12,7 +12,7 @@ Source: CLIP section 3.1; the ensemble of prompts as in the notebook of section 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,9 @@ def build_prompts(
     """Step 1: the labels, and for each of them its prompts."""
     if isinstance(labels, str):
         raise ValueError(f"labels: got the string {labels!r}, expected a list of strings")
-    names = list(labels)
+    if not isinstance(labels, Iterable):
+        raise TypeError(f"labels: got {type(labels).__name__}, expected a list of strings")
+    names = [str(n) if isinstance(n, np.str_) else n for n in labels]
     check_labels(names)
     if isinstance(labels, Mapping):
         if templates is not None:
@@ -77,19 +79,23 @@ def check_labels(names: list[str]) -> None:
     for name in names:
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"labels: got {name!r}, expected a text that is not empty")
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for name in names:
-        if name in seen:
-            raise ValueError(f"labels: got {name!r} twice, expected each label once")
-        seen.add(name)
+        same = " ".join(name.split()).lower()  # as the tokenizer sees it
+        if same in seen:
+            also = "" if seen[same] == name else f" (as {seen[same]!r}, the same to the model)"
+            raise ValueError(f"labels: got {name!r} twice{also}, expected each label once")
+        seen[same] = name
 
 
 def prompts_of(name: str, prompts: Any) -> list[str]:
-    if isinstance(prompts, str):
-        return [prompts]
-    if not prompts or not all(isinstance(p, str) and p.strip() for p in prompts):
+    """The prompts of one label as a list. ValueError if one is no text, or empty."""
+    several = [prompts] if isinstance(prompts, str) else prompts
+    if not isinstance(several, list | tuple) or not several:
         raise ValueError(f"labels[{name!r}]: got {prompts!r}, expected a list of prompts")
-    return list(prompts)
+    if not all(isinstance(p, str) and p.strip() for p in several):
+        raise ValueError(f"labels[{name!r}]: got {prompts!r}, expected prompts that are not empty")
+    return list(several)
 
 
 def encode_labels(
@@ -113,5 +119,7 @@ def choose(
     pipeline: Pipeline, cosine: Array, names: list[str], images: Sequence[Any] = ()
 ) -> ZeroShotResult:
     """Step 6: logits and probabilities; the result sorts them."""
+    if len(images) not in (0, len(cosine)):
+        raise ValueError(f"images: got {len(images)} pictures for {len(cosine)} rows of cosines")
     scaled = pipeline.scale(cosine)
     return ZeroShotResult(names, scaled.cosine, scaled.logit, scaled.probability, list(images))
