@@ -80,6 +80,13 @@ BACKWARD = [
     Bug("incoming gradient ignored", "cross_entropy", LOSS, "* (dy / logits.shape[0])", "/ logits.shape[0]"),
 ]  # fmt: skip
 
+NUMBA = "backends.numba_backend"
+COMPILED = [
+    Bug("softmax in the caller's memory", "softmax", NUMBA, "y = own_copy(x, x.shape, x.dtype)", "y = ready(x, x.shape, x.dtype)"),
+    Bug("softmax's gradient in the memory of dy", "softmax", NUMBA, "dx = own_copy(dy, y.shape, y.dtype)", "dx = ready(dy, y.shape, y.dtype)"),
+    Bug("output in the order of a transposed input", "quick_gelu", NUMBA, "y = np.empty(x.shape, x.dtype)\n    entries =", "y = np.empty_like(x)\n    entries ="),
+]  # fmt: skip
+
 few = settings(
     max_examples=40,
     phases=[Phase.generate],
@@ -105,7 +112,7 @@ def is_caught(check):
     return False
 
 
-@pytest.mark.parametrize("bug", FORWARD + BACKWARD, ids=lambda bug: bug.name)
+@pytest.mark.parametrize("bug", FORWARD + BACKWARD + COMPILED, ids=lambda bug: bug.name)
 def test_pytorch_finds_it(bug):
     backend, case = textbook_with(bug), BY_NAME[bug.where]
 
