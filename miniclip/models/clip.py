@@ -84,6 +84,7 @@ class CLIP(Module):
             check_gradient("dper_text", dper_text, shape[::-1], self.dtype)
             dlogits = dlogits + dper_text.T  # both outputs are one matrix
         ops = self.ops
+        # logits = exp(logit_scale) * normalised images @ normalised texts.T
         dimage, dtext, dscale = ops.cosine_logits_backward(dlogits, logits_cache)
         self.logit_scale.add_grad(dscale)
         dtokens = self.text.backward(ops.l2_normalize_backward(dtext, text_cache))

@@ -49,9 +49,11 @@ class TextTransformer(Module):
         ops = self.ops
         positions_cache, end_cache, proj_cache, shape = self.saved()
         check_gradient("dy", dy, shape, self.dtype)
+        # y = gather_end_of_text(tokens) @ text_projection
         if self.text_projection is not None:
             dy, dproj, _ = ops.linear_backward(dy, proj_cache)
             self.text_projection.add_grad(dproj.T)
+        # tokens = ln_final(transformer(token_embedding(ids) + positions))
         dtokens = ops.gather_end_of_text_backward(dy, end_cache)
         dtokens = self.transformer.backward(self.ln_final.backward(dtokens))
         dtokens, dpositions = ops.add_positions_backward(dtokens, positions_cache)

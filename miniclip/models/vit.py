@@ -74,11 +74,14 @@ class VisionTransformer(Module):
         ops = self.ops
         class_cache, positions_cache, resized, pool_cache, proj_cache, shape = self.saved()
         check_gradient("dy", dy, shape, self.dtype)
+        # y = ln_post(pooled) @ proj
         if self.proj is not None:
             dy, dproj, _ = ops.linear_backward(dy, proj_cache)
             self.proj.add_grad(dproj.T)
+        # pooled = take_class_token(tokens); tokens = transformer(ln_pre(tokens))
         dtokens = ops.take_class_token_backward(self.ln_post.backward(dy), pool_cache)
         dtokens = self.ln_pre.backward(self.transformer.backward(dtokens))
+        # tokens = [class_embedding; conv1(images)] + positions
         dtokens, dpositions = ops.add_positions_backward(dtokens, positions_cache)
         if resized is not None:
             dpositions = ops.interpolate_positions_backward(dpositions, resized)

@@ -35,7 +35,9 @@ class MultiheadAttention(Module):
 
     def backward(self, dy: Array) -> Array:
         ops = self.ops
+        # y = out_proj(merge_heads(mixed))
         dmixed = ops.split_heads(self.out_proj.backward(dy), self.heads)  # (B, H, T, d)
+        # mixed = attention(q, k, v, mask); q, k, v = split_qkv(linear(x))
         qkv_cache, attention_cache = self.saved()
         dq, dk, dv = ops.scaled_dot_product_attention_backward(dmixed, attention_cache)
         dqkv = ops.join_qkv(dq, dk, dv)  # (B, T, 3D)
@@ -81,6 +83,7 @@ class AttentionPool2d(Module):
         return self.ops.interpolate_positions(positions, (rows, columns))
 
     def backward(self, dy: Array) -> Array:
+        # y = attention_pool(x, positions, ...); positions = interpolate_positions(...) if resized
         cache, resized = self.saved()
         dx, dpositions, *dweights = self.ops.attention_pool_backward(dy, cache)
         if resized is not None:

@@ -51,6 +51,7 @@ def relu(x: Array) -> tuple[Array, Cache]:
 def relu_backward(dy: Array, cache: Cache) -> Array:
     """Returns dx, in the shape of dy; at the kink, x = 0, the gradient is 0 as in PyTorch."""
     x = cache
+    # y = max(x, 0): its slope is 1 where x > 0, else 0
     return dy * (x > 0)
 
 

@@ -83,6 +83,7 @@ def prepend_class_token(x: Array, class_embedding: Array) -> tuple[Array, Cache]
 
 def prepend_class_token_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     """dy: (B, 1 + T, D). Returns dx (B, T, D), dclass_embedding (D,)."""
+    # y = [class_embedding; x]: one class token serves all images, so its gradient is their sum
     return dy[:, 1:], dy[:, 0].sum(axis=0)
 
 
@@ -94,6 +95,7 @@ def take_class_token(x: Array) -> tuple[Array, Cache]:
 
 def take_class_token_backward(dy: Array, cache: Cache) -> Array:
     """dy: (B, D). Returns dx (B, T, D), zero at every other token."""
+    # y = x[:, 0]
     dx = np.zeros(cache, dy.dtype, like=dy)
     dx[:, 0] = dy
     return dx
@@ -111,6 +113,7 @@ def add_positions(x: Array, positions: Array) -> tuple[Array, Cache]:
 
 def add_positions_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     """dy: (B, T, D). Returns dx (B, T, D), dpositions (N, D), zero for rows that were not used."""
+    # y = x + positions[:T]: every sequence uses the same positions
     dpositions = np.zeros(cache, dy.dtype, like=dy)
     dpositions[: dy.shape[1]] = dy.sum(axis=0)
     return dy, dpositions
@@ -131,6 +134,7 @@ def gather_end_of_text(x: Array, ids: Array, end_id: int | None = None) -> tuple
 def gather_end_of_text_backward(dy: Array, cache: Cache) -> Array:
     """dy: (B, D). Returns dx (B, T, D), zero at every other token."""
     end, shape = cache
+    # y[b] = x[b, end[b]]
     dx = np.zeros(shape, dy.dtype, like=dy)
     dx[np.arange(shape[0], like=end), end] = dy
     return dx

@@ -45,5 +45,6 @@ def global_avg_pool(x: Array) -> tuple[Array, Cache]:
 def global_avg_pool_backward(dy: Array, cache: Cache) -> Array:
     """dy: (B, C). Returns dx (B, C, H, W)."""
     _, _, height, width = cache
+    # y = mean over the pixels: each has a share of 1 / (H W) in it
     share = (dy / (height * width))[:, :, None, None]  # (B, C, 1, 1)
     return np.broadcast_to(share, cache) + 0.0  # a copy of its own, not a read-only view
