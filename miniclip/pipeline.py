@@ -52,7 +52,8 @@ def load(
     Raises CheckpointError or HubError naming the file, ValueError naming the argument.
     """
     found = hub.resolve(what, revision)
-    defaults = None if found.known is None else known_defaults(found.known)
+    # what the table of known checkpoints says where the file is silent
+    defaults = None if found.known is None else {"activation": found.known.activation}
     loaded = read_model(
         found.path, activation=activation, head_width=head_width, stride=stride, defaults=defaults
     )
@@ -62,11 +63,6 @@ def load(
     transform = make_transform(loaded, found.known)
     folder = found.path if found.path.is_dir() else found.path.parent
     return Pipeline(network, transform, tokenizer, name=found.name, folder=folder)
-
-
-def known_defaults(known: Known) -> dict[str, Any]:
-    """What the table of known checkpoints says where the file is silent."""
-    return {"activation": known.activation}
 
 
 def best_backend() -> str:

@@ -101,27 +101,31 @@ class Module:
 
     def save(self, cache: Cache) -> None:
         """Keep a cache for backward, if a recording of a model with this module is open."""
-        for recording in reversed(_open_recordings()):
-            if id(self) in recording.names:
-                recording.caches.setdefault(id(self), []).append(cache)
-                return
+        recording = self._recording()
+        if recording is not None:
+            recording.caches.setdefault(id(self), []).append(cache)
 
     def saved(self) -> Cache:
         """The cache saved last and not yet taken. RuntimeError without recording or forward."""
-        for recording in reversed(_open_recordings()):
-            if id(self) in recording.names:
-                stack = recording.caches.get(id(self))
-                if not stack:
-                    name = recording.names[id(self)] or type(self).__name__
-                    raise RuntimeError(
-                        f"{name}: backward without a forward pass of its own in this recording; "
-                        "expected one forward before each backward"
-                    )
-                return stack.pop()
-        raise RuntimeError(
-            f"{type(self).__name__}: backward outside of a recording; expected forward and "
-            "backward inside one `with model.record():`"
-        )
+        recording = self._recording()
+        if recording is None:
+            raise RuntimeError(
+                f"{type(self).__name__}: backward outside of a recording; expected forward and "
+                "backward inside one `with model.record():`"
+            )
+        stack = recording.caches.get(id(self))
+        if not stack:
+            name = recording.names[id(self)] or type(self).__name__
+            raise RuntimeError(
+                f"{name}: backward without a forward pass of its own in this recording; "
+                "expected one forward before each backward"
+            )
+        return stack.pop()
+
+    def _recording(self) -> Recording | None:
+        """The innermost open recording, in this thread, of a model that this module is part of."""
+        mine = (r for r in reversed(_open_recordings()) if id(self) in r.names)
+        return next(mine, None)
 
     # ------------------------------------------------------------------ names
 
