@@ -18,7 +18,7 @@ PACKAGE = Path(miniclip.__file__).parent
 
 # Each room may import the rooms before it. Rooms on one line do not import each other.
 ORDER = [
-    ["ops"],
+    ["files", "ops"],
     ["backends"],
     ["nn"],
     ["models"],

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +19,7 @@ from miniclip.checkpoints import foreign_configs, preprocessing
 from miniclip.checkpoints.layouts import to_hf
 from miniclip.checkpoints.reader import WEIGHTS
 from miniclip.checkpoints.tensor_shapes import tensor_shapes
+from miniclip.files import write_files
 from miniclip.models import CLIPConfig
 from miniclip.ops.array import Array
 
@@ -112,26 +112,6 @@ def _json_writer(content: dict[str, Any]) -> Callable[[BinaryIO], None]:
         file.write(data)
 
     return write
-
-
-def write_files(files: Mapping[Path, Callable[[BinaryIO], None]]) -> None:
-    """Write all files under temporary names; only when all are complete do they get their own.
-
-    Whatever goes wrong on the way, by an interrupt too, the temporary files are removed.
-    """
-    # Hidden, and unlike any checkpoint's name; made by open() for the usual permissions.
-    temporary = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") for path in files}
-    try:
-        for path, write in files.items():
-            with open(temporary[path], "xb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())  # on the disk before the name points to it
-        for path in files:
-            os.replace(temporary[path], path)
-    finally:
-        for leftover in temporary.values():
-            leftover.unlink(missing_ok=True)
 
 
 def write_safetensors(file: BinaryIO, tensors: Mapping[str, Array], notes: Notes) -> None:

@@ -68,6 +68,7 @@ from miniclip.ops.norm import (
     layer_norm,
     layer_norm_backward,
 )
+from miniclip.ops.optimizer import adamw
 from miniclip.ops.pool import (
     avg_pool2d,
     avg_pool2d_backward,
@@ -116,10 +117,15 @@ HELPERS = (
     "causal_mask",
 )
 
+# Functions that nobody differentiates: an optimiser's step.
+STEPS = ("adamw",)
+
 __all__ = [
     *PAIRS,
     *(f"{name}_backward" for name in PAIRS),
     *HELPERS,
+    *STEPS,
     "HELPERS",
     "PAIRS",
+    "STEPS",
 ]

@@ -1,0 +1,38 @@
+"""Files that are whole or not there: written beside their place, then renamed into it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+
+def write_files(files: Mapping[Path, Callable[[BinaryIO], None]]) -> None:
+    """Write all files under temporary names; only when all are complete do they get their own.
+
+    Whatever goes wrong on the way, by an interrupt too, the temporary files are removed.
+    """
+    # Hidden, and unlike any checkpoint's name; made by open() for the usual permissions.
+    temporary = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") for path in files}
+    try:
+        for path, write in files.items():
+            with open(temporary[path], "xb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())  # on the disk before the name points to it
+        for path in files:
+            os.replace(temporary[path], path)
+    finally:
+        for leftover in temporary.values():
+            leftover.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """One file with this content."""
+
+    def write(file: BinaryIO) -> None:
+        file.write(content)
+
+    write_files({path: write})
