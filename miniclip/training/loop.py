@@ -1,0 +1,293 @@
+"""The training loop: batch, loss, backward, clip, step, clamp; and what keeps a long run safe."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from miniclip.models import CLIP
+from miniclip.nn.module import Parameter
+from miniclip.ops.array import Array
+from miniclip.training.data import Batch, Dataset, batches
+from miniclip.training.gradients import Outcome, gradients
+from miniclip.training.objectives import OBJECTIVES
+from miniclip.training.optimizer import (
+    LARGEST_LOG_SCALE,
+    AdamW,
+    clamp_log_scale,
+    clip_gradients,
+)
+from miniclip.training.recipe import Recipe, trained_parameters
+from miniclip.training.report import LOG, PLOT, Log, Record, Watcher, mean_cosine, plot_log
+from miniclip.training.schedule import learning_rate
+from miniclip.training.state import StateError, part, read_state, write_state
+from miniclip.training.targets import positives
+
+STATE = "checkpoint.safetensors"
+MOST_EMPTY = 20  # batches without two usable pairs, one after the other, that end a run
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on. The message says at which step and batch, and what is kept."""
+
+
+class Trainer:
+    """Trains a CLIP on a dataset by a recipe.
+
+    network: on its backend and in its dtype; trained in place. data: see `Dataset`. encode:
+    captions -> ids (n, T), such as `Pipeline.tokenize`. folder: where checkpoint, log and plot go;
+    None writes nothing. about: plain data that a checkpoint keeps and a resumed run must repeat
+    (which data, which sizes). report: takes the lines meant for people. progress: show a bar; None:
+    on a terminal.
+    Raises ValueError for data of fewer than two pairs.
+    """
+
+    def __init__(
+        self,
+        network: CLIP,
+        data: Dataset,
+        encode: Callable[[Sequence[str]], Array],
+        recipe: Recipe,
+        folder: Path | None = None,
+        about: dict[str, Any] | None = None,
+        report: Callable[[str], None] = print,
+        progress: bool | None = None,
+    ) -> None:
+        if len(data) < 2:
+            raise ValueError(
+                f"data: got {len(data)} pair, expected at least 2 (one pair alone has nothing to "
+                "be told from)"
+            )
+        self.network, self.data, self.encode, self.recipe = network, data, encode, recipe
+        self.batch = min(recipe.batch, len(data))
+        self.folder, self.report, self.progress = folder, report, progress
+        self.about = {"recipe": recipe.as_dict(), "pairs": len(data), **(about or {})}
+        self.objective = OBJECTIVES[recipe.loss]()
+        for p in self.objective.parameters.values():
+            p.data = network.ops.asarray(p.data, network.dtype)
+        self.objective.prepare(network)
+        trained = trained_parameters(network, recipe.frozen) | self.objective.parameters
+        self.optimizer = AdamW(network.ops, trained, recipe.betas, recipe.eps, recipe.weight_decay)
+        self.step = self.samples = self.empty = self.skipped = 0
+        self.watcher = Watcher(report)
+        self.started = time.perf_counter()
+
+    # ------------------------------------------------------------------ the run
+
+    def run(self, until: int | None = None) -> None:
+        """Train from the current step to the recipe's last (or to `until`).
+
+        Leaves a checkpoint when it ends, also by an interrupt. Raises TrainingError for a loss that
+        is no number; the last good checkpoint stays.
+        """
+        stop = self.recipe.steps if until is None else min(until, self.recipe.steps)
+        log = None if self.folder is None else self._open_log(self.folder)
+        self.started = time.perf_counter()
+        train_mode(self.network, self.optimizer.parameters.values())
+        try:
+            with self._bar(stop) as bar:
+                for batch in batches(
+                    self.data, range(self.step, stop), self.batch, self.recipe.seed
+                ):
+                    record = self.train_on(batch)
+                    self._after(record, log, bar)
+        except KeyboardInterrupt:
+            self._save_or_warn()
+            raise
+        finally:
+            self.network.eval()
+        if self.folder is not None:
+            self.save()
+            plot_log(self.folder / LOG, self.folder / PLOT)
+
+    def train_on(self, batch: Batch) -> Record | None:
+        """One step. None if the batch had fewer than two usable pairs and was left out."""
+        self.step = batch.step + 1
+        if len(batch.captions) < 2:
+            self._count_empty(batch)
+            return None
+        self.empty = 0
+        network, recipe = self.network, self.recipe
+        targets = positives(batch.captions)
+        on_device = None if targets is None else network.ops.asarray(targets, network.dtype)
+        pixels, ids = self._inputs(batch)
+        for p in self.optimizer.parameters.values():
+            p.grad = None
+        network.zero_grad()
+        outcome = gradients(network, pixels, ids, on_device, self.objective, recipe.chunk)
+        norm = clip_gradients(self.optimizer.parameters.values(), recipe.clip)
+        self._check_finite(batch, outcome.loss, norm)
+        rate = learning_rate(batch.step, recipe.steps, recipe.learning_rate, recipe.warm_up)
+        self.optimizer.step(rate)
+        clamp_log_scale(network)
+        self.samples += len(batch.captions)
+        return self._record(batch, outcome, targets, norm, rate)
+
+    def _inputs(self, batch: Batch) -> tuple[Array, Array]:
+        """Pixels and ids on the network's backend; ids cut at the longest text of the batch."""
+        ops = self.network.ops
+        ids = np.asarray(self.encode(batch.captions))
+        end = self.network.text.config.end_id
+        ends = (ids == (ids.max() if end is None else end)).argmax(axis=1)  # (N,)
+        ids = ids[:, : int(ends.max()) + 1]  # what follows the end of text is never read
+        return ops.asarray(batch.pixels, self.network.dtype), ops.as_ids(ids)
+
+    def _check_finite(self, batch: Batch, loss: float, norm: float) -> None:
+        if math.isfinite(loss) and math.isfinite(norm):
+            return
+        kept = "nothing is saved yet"
+        if self.folder is not None and (self.folder / STATE).exists():
+            kept = f"the last good checkpoint is {self.folder / STATE}"
+        bad = "loss" if not math.isfinite(loss) else "gradient"
+        raise TrainingError(
+            f"step {batch.step}: the {bad} is not a number (loss {loss}, gradient {norm}) on the "
+            f"pairs {list(batch.indices[:8])}... of epoch {batch.epoch}, the first of them "
+            f"{batch.captions[0]!r}; {kept}. Try a lower learning rate, or look at these pairs"
+        )
+
+    def _count_empty(self, batch: Batch) -> None:
+        self.empty += 1
+        self.skipped += 1
+        self.watcher.warn(
+            "empty", f"step {batch.step}: fewer than two usable pairs in the batch; left out"
+        )
+        if self.empty == MOST_EMPTY:
+            raise TrainingError(
+                f"step {batch.step}: {MOST_EMPTY} batches in a row had fewer than two usable "
+                "pairs; look at the reports of broken pictures above"
+            )
+
+    # ------------------------------------------------------------------ telling
+
+    def _record(
+        self, batch: Batch, outcome: Outcome, targets: Array | None, norm: float, rate: float
+    ) -> Record:
+        n = len(batch.captions)
+        scale = float(self.network.ops.to_numpy(self.network.logit_scale.data))
+        return Record(
+            step=batch.step,
+            epoch=batch.epoch,
+            loss=outcome.loss,
+            chance=self.objective.chance(n),
+            floor=self.objective.floor(targets, n),
+            scale=math.exp(scale),
+            gradient=norm,
+            rate=rate,
+            image_cosine=mean_cosine(outcome.images),
+            text_cosine=mean_cosine(outcome.texts),
+            pairs=n,
+            samples=self.samples,
+            seconds=round(time.perf_counter() - self.started, 3),
+        )
+
+    def _after(self, record: Record | None, log: Log | None, bar: Any) -> None:
+        """What follows a step: log, warnings, the bar, and a checkpoint when it is due."""
+        if record is not None:
+            if log is not None:
+                log.write(record)
+            self.watcher.look(record, self.recipe.warm_up, math.exp(LARGEST_LOG_SCALE))
+            bar.set_postfix_str(record.line(), refresh=False)
+            bar.update(record.pairs)
+        if self.step % self.recipe.save_every == 0:
+            self._save_or_warn()
+
+    def _bar(self, stop: int) -> Any:
+        from tqdm import tqdm
+
+        disable = None if self.progress is None else not self.progress
+        return tqdm(
+            total=stop * self.batch,
+            initial=self.step * self.batch,
+            unit=" pairs",
+            disable=disable,
+            mininterval=0.5,
+        )
+
+    def _open_log(self, folder: Path) -> Log:
+        folder.mkdir(parents=True, exist_ok=True)
+        log = Log(folder / LOG, self.report)
+        log.keep_before(self.step)
+        return log
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def save(self) -> None:
+        """Write the checkpoint: whole, or the old one stays. OSError from the disk."""
+        if self.folder is None:
+            raise ValueError("folder: got None, expected where checkpoints go")
+        host = self.network.ops.to_numpy
+        tensors = {f"network.{n}": host(x) for n, x in self.network.state_dict().items()}
+        tensors |= {f"optimizer.{n}": host(x) for n, x in self.optimizer.state().items()}
+        tensors |= {f"objective.{n}": host(p.data) for n, p in self.objective.parameters.items()}
+        progress = {"step": self.step, "samples": self.samples, "skipped": self.skipped}
+        notes = {**self.about, "progress": progress, "optimizer_steps": self.optimizer.steps}
+        write_state(self.folder / STATE, tensors, notes)
+
+    def _save_or_warn(self) -> None:
+        """A disk that is full now may have room later: tell, keep the old checkpoint, go on."""
+        if self.folder is None:
+            return
+        try:
+            self.save()
+        except OSError as error:
+            self.report(
+                f"warning: step {self.step}: no checkpoint could be written ({error}); the one "
+                "before stays, training goes on"
+            )
+
+    def resume(self) -> bool:
+        """Go on from the folder's checkpoint. False if there is none.
+
+        Raises StateError naming the file and the first thing that differs if it belongs to
+        another run.
+        """
+        if self.folder is None or not (self.folder / STATE).exists():
+            return False
+        path = self.folder / STATE
+        tensors, notes = read_state(path)
+        self._check_same_run(path, notes)
+        try:
+            self.network.load_state_dict(part(tensors, "network."))
+            self.optimizer.load_state(part(tensors, "optimizer."), notes["optimizer_steps"])
+            for name, p in self.objective.parameters.items():
+                p.data = self.network.ops.asarray(tensors[f"objective.{name}"], self.network.dtype)
+        except (KeyError, ValueError) as error:
+            raise StateError(f"{path}: not a checkpoint of this network ({error})") from error
+        progress = notes["progress"]
+        self.step, self.samples = progress["step"], progress["samples"]
+        self.skipped = progress["skipped"]
+        return True
+
+    def _check_same_run(self, path: Path, notes: dict[str, Any]) -> None:
+        for name, mine in self.about.items():
+            theirs = notes.get(name)
+            if isinstance(mine, dict) and isinstance(theirs, dict):
+                pairs = {f"{name}.{k}": (mine[k], theirs.get(k)) for k in mine}
+            else:
+                pairs = {name: (mine, theirs)}
+            for field, (wanted, found) in pairs.items():
+                if plain(wanted) != plain(found):
+                    raise StateError(
+                        f"{path}: a run with {field} = {found!r}, expected {wanted!r} as asked for "
+                        "now; choose another folder, or the same settings"
+                    )
+
+
+def train_mode(network: CLIP, trained: Iterable[Parameter]) -> None:
+    """Training mode, but for frozen modules: a frozen BatchNorm keeps its statistics."""
+    network.train()
+    learning = {id(p) for p in trained}
+    for module in network.modules():
+        own = module.parameters_.values()
+        if own and not any(id(p) in learning for p in own):
+            module.training = False
+
+
+def plain(value: Any) -> Any:
+    """As JSON gives it back: tuples are lists."""
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,32 @@
+"""Which images and texts of a batch belong together, and how low the loss can get."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from miniclip.ops.array import Array
+
+
+def positives(captions: Sequence[str]) -> Array | None:
+    """(N, N): 1 where the caption of column j is the caption of row i; None if all differ.
+
+    A caption that stands twice in a batch fits both images. Asking for one of them only would
+    punish the model for being right.
+    """
+    numbers = {caption: n for n, caption in enumerate(dict.fromkeys(captions))}
+    if len(numbers) == len(captions):
+        return None
+    which = np.array([numbers[caption] for caption in captions])
+    return (which[:, None] == which[None, :]).astype(np.float64)
+
+
+def contrastive_floor(targets: Array | None) -> float:
+    """The least that the contrastive loss of these targets can be: the targets' own entropy.
+
+    An image with k right texts wants 1/k of each; the cross-entropy to that is at least ln k.
+    """
+    if targets is None:
+        return 0.0
+    return 0.5 * float(np.log(targets.sum(axis=1)).mean() + np.log(targets.sum(axis=0)).mean())
