@@ -16,6 +16,7 @@ import pytest
 import training_checks as checks
 from training_checks import make_trainer, our_losses
 
+from miniclip import ops
 from miniclip.training import report, state
 from miniclip.training.captions import ZH_SHAPES
 from miniclip.training.data import SceneData, batches, load_batch, place_of
@@ -35,6 +36,10 @@ from miniclip.training.targets import contrastive_floor, positives
 def test_the_loss_curve_is_pytorchs(kind, backend):
     """50 steps in float64: forward, backward, clipping, AdamW, schedule, clamp, statistics."""
     checks.check_same_curve(kind, "float64", backend, steps=50, tolerance=1e-7)
+
+
+def test_the_loss_curve_of_the_sigmoid_loss():
+    checks.check_same_curve("vit", loss="sigmoid")
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
@@ -112,12 +117,25 @@ def test_floor_is_reached_by_perfect_logits():
     targets = positives(captions)
     assert targets.sum(axis=1).tolist() == [3, 2, 3, 1, 2, 3]
     unit = np.eye(3)[[0, 1, 0, 2, 1, 0]]  # the same embedding where the caption is the same
-    from miniclip import ops
-
     loss, _ = ops.contrastive_loss(unit, unit, np.array(math.log(100.0)), targets)
     assert float(loss) == pytest.approx(contrastive_floor(targets), abs=1e-9)
     assert contrastive_floor(positives(["a", "b"])) == 0.0
     assert positives(["a", "b"]) is None
+
+
+def test_repeated_captions_change_the_floor_and_not_the_contrastive_loss():
+    """Equal texts have equal embeddings, and the mean over equal logits is each of them."""
+    rng = np.random.default_rng(0)
+    images, texts = (ops.l2_normalize(rng.standard_normal((6, 4)))[0] for _ in range(2))
+    texts = texts[[0, 1, 0, 2, 1, 0]]
+    targets, scale = positives(["a", "b", "a", "c", "b", "a"]), np.array(2.0)
+    with_targets = ops.contrastive_loss(images, texts, scale, targets)[0]
+    assert float(with_targets) == pytest.approx(
+        float(ops.contrastive_loss(images, texts, scale)[0])
+    )
+    bias = np.array(-1.0)
+    with_targets = ops.sigmoid_loss(images, texts, scale, bias, targets)[0]
+    assert abs(float(with_targets) - float(ops.sigmoid_loss(images, texts, scale, bias)[0])) > 0.1
 
 
 @pytest.mark.parametrize("loss", list(OBJECTIVES))

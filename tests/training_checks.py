@@ -66,7 +66,7 @@ def make_trainer(kind, dtype="float64", backend="numpy", folder=None, **changes)
     network = room("models").CLIP(config, seed=None)
     network.load_state_dict(start_state(config))
     network.to(backend, dtype)
-    values = {"steps": 50, "batch": BATCH, "warm_up": 10, "learning_rate": 2e-3, "clip": 0.5}
+    values = {"steps": 50, "batch": BATCH, "warm_up": 10, "learning_rate": 2e-3, "clip": 40.0}
     recipe = room("training.recipe").Recipe(**{**values, **changes})
     data = Arrays(config.vision.image_resolution)
     loop = room("training.loop")
@@ -105,7 +105,10 @@ class Oracle:
         self.model = original_clip(config, dtype)
         load_into_original(self.model, start_state(config))
         self.model.train()
-        named = dict(self.model.named_parameters())
+        self.bias = torch.nn.Parameter(torch.tensor(-10.0, dtype=dtype))
+        if recipe.loss == "sigmoid":  # SigLIP's start
+            self.model.logit_scale.data.fill_(math.log(10))
+        named = dict(self.model.named_parameters()) | {"logit_bias": self.bias}
         decayed = [p for n, p in named.items() if p.dim() >= 2 and not n.endswith(EMBEDDINGS)]
         kept = [p for n, p in named.items() if p.dim() < 2 or n.endswith(EMBEDDINGS)]
         self.optimizer = torch.optim.AdamW(
@@ -123,16 +126,23 @@ class Oracle:
         ids = torch.tensor(encode(captions))
         logits, _ = self.model(images, ids)
         wanted = torch.tensor([[a == b for b in captions] for a in captions]).to(self.dtype)
-        loss = 0.5 * (soft_cross_entropy(logits, wanted) + soft_cross_entropy(logits.T, wanted.T))
+        loss = self.loss(logits, wanted)
         self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        trained = [*self.model.parameters(), self.bias]
+        torch.nn.utils.clip_grad_norm_([p for p in trained if p.grad is not None], self.recipe.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(number)
         self.optimizer.step()
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, math.log(100))
         return float(loss.detach())
+
+    def loss(self, logits, wanted):
+        if self.recipe.loss == "sigmoid":
+            signed = (2 * wanted - 1) * (logits + self.bias)
+            return -torch.nn.functional.logsigmoid(signed).sum() / len(logits)
+        return 0.5 * (soft_cross_entropy(logits, wanted) + soft_cross_entropy(logits.T, wanted.T))
 
     def rate(self, step):
         recipe = self.recipe
@@ -163,12 +173,14 @@ def their_losses(oracle, data, steps):
 # ------------------------------------------------------------------------ checks
 
 
-def check_same_curve(kind, dtype="float64", backend="numpy", steps=50, tolerance=1e-7):
+def check_same_curve(
+    kind, dtype="float64", backend="numpy", steps=50, tolerance=1e-7, loss="contrastive"
+):
     """The loss curves agree, and so do all weights and running statistics afterwards.
 
     Returns the largest difference of the loss.
     """
-    trainer = make_trainer(kind, dtype, backend)
+    trainer = make_trainer(kind, dtype, backend, loss=loss)
     ours = our_losses(trainer, steps)
     oracle = Oracle(kind, getattr(torch, dtype), trainer.recipe)
     theirs = their_losses(oracle, trainer.data, steps)
@@ -322,6 +334,10 @@ def check_frozen():
         moved = not np.array_equal(before[name], x)
         is_key_bias = "in_proj_bias" in name
         assert moved != name.startswith("visual.") or is_key_bias, name
+    trainer = make_trainer("resnet", frozen=("visual.attnpool.*",), steps=3)
+    trainer.run()
+    for name, x in trainer.network.named_buffers():
+        assert not np.array_equal(before[name], x), f"{name}: not in training mode"
 
 
 def check_held_out():

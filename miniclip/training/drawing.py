@@ -110,7 +110,7 @@ def draw_flat(canvas: Image, thing: Thing, rng: np.random.Generator) -> None:
     shade = shade_of(thing.colour, rng)
     corners = place(outline_of(thing.shape), thing, canvas.width)
     if thing.texture == "outlined":
-        width = max(LARGER, round(0.24 * thing.radius * canvas.width))
+        width = max(LARGER, round(0.28 * thing.radius * canvas.width))
         draw_line(canvas, corners, shade, width)
         return
     # only the square around the thing is painted: shapes are small, and masks cost by the pixel

@@ -116,9 +116,7 @@ class Trainer:
         targets = positives(batch.captions)
         on_device = None if targets is None else network.ops.asarray(targets, network.dtype)
         pixels, ids = self._inputs(batch)
-        for p in self.optimizer.parameters.values():
-            p.grad = None
-        network.zero_grad()
+        self._clear_gradients()
         outcome = gradients(network, pixels, ids, on_device, self.objective, recipe.chunk)
         norm = clip_gradients(self.optimizer.parameters.values(), recipe.clip)
         self._check_finite(batch, outcome.loss, norm)
@@ -127,6 +125,12 @@ class Trainer:
         clamp_log_scale(network)
         self.samples += len(batch.captions)
         return self._record(batch, outcome, targets, norm, rate)
+
+    def _clear_gradients(self) -> None:
+        """Of all parameters, the frozen ones and the objective's own too: gradients add up."""
+        self.network.zero_grad()
+        for p in self.objective.parameters.values():
+            p.grad = None
 
     def _inputs(self, batch: Batch) -> tuple[Array, Array]:
         """Pixels and ids on the network's backend; ids cut at the longest text of the batch."""

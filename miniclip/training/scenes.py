@@ -131,10 +131,10 @@ class World:
     """
 
     pairs: tuple[Pair, ...] = SEEN
-    mix: tuple[float, ...] = (0.55, 0.15, 0.2, 0.1)
+    mix: tuple[float, ...] = (0.65, 0.12, 0.15, 0.08)
     backgrounds: tuple[str, ...] = BACKGROUNDS
     style: str = "flat"
-    radius: tuple[float, float] = (0.16, 0.34)  # of a single thing
+    radius: tuple[float, float] = (0.2, 0.38)  # of a single thing
     textures: tuple[str, ...] = TEXTURES
 
     def __post_init__(self) -> None:
