@@ -1,4 +1,4 @@
-"""The command line: `miniclip zero-shot`, `verify`, `weights`, `demo`.
+"""The command line: `miniclip zero-shot`, `draw`, `train`, `evaluate`, `verify`, `weights`.
 
 Exit codes: 0 done, 1 a check failed, 2 the input was wrong (one line on standard error says what).
 """
@@ -11,11 +11,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import miniclip
+from miniclip.checkpoints.shipped import DEFAULT
 
-DEMO = "miniclip-demo"
 # What wrong input raises; anything else is a bug of ours and shows its traceback.
 EXPECTED = (ValueError, TypeError, ArithmeticError, RuntimeError, OSError, ImportError, MemoryError)
 
@@ -45,9 +45,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"miniclip {miniclip.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_zero_shot(commands)
+    add_draw(commands)
+    add_train(commands)
+    add_evaluate(commands)
     add_verify(commands)
     add_weights(commands)
-    add_demo(commands)
     return parser
 
 
@@ -56,16 +58,20 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """What every command that loads a model takes."""
+    add_backend_option(parser)
+    parser.add_argument(
+        "--activation",
+        choices=["quick_gelu", "gelu", "gelu_tanh"],
+        help="for a bare .safetensors file that does not tell",
+    )
+
+
+def add_backend_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         default="auto",
         choices=["auto", "numpy", "numba", "cupy"],
         help="default: auto",
-    )
-    parser.add_argument(
-        "--activation",
-        choices=["quick_gelu", "gelu", "gelu_tanh"],
-        help="for a bare .safetensors file that does not tell",
     )
 
 
@@ -84,8 +90,8 @@ def add_zero_shot(commands: Commands) -> None:
     )
     parser.add_argument(
         "--model",
-        default=None,
-        help=f"a name (miniclip weights list), folder or file; default: ./{DEMO} if it is there",
+        default=DEFAULT,
+        help=f"a name (miniclip weights list), folder or file; default: {DEFAULT}",
     )
     parser.add_argument(
         "--templates",
@@ -109,7 +115,7 @@ def run_zero_shot(options: argparse.Namespace) -> int:
     build_prompts(options.labels, templates)  # wrong labels are told before a model is loaded
     if options.top < 1:
         raise ValueError(f"--top: got {options.top}, expected at least 1")
-    model = load(default_model(options.model), options.backend, activation=options.activation)
+    model = load(options.model, options.backend, activation=options.activation)
     result = zero_shot(options.images, options.labels, model, templates)
     if options.json:
         print(json.dumps(result.as_dicts(), indent=2, ensure_ascii=False, allow_nan=False))
@@ -118,15 +124,144 @@ def run_zero_shot(options: argparse.Namespace) -> int:
     return 0
 
 
-def default_model(model: str | None) -> str:
-    if model is not None:
-        return model
-    if Path(DEMO).is_dir():
-        return DEMO
-    raise ValueError(
-        "--model: got none; make a small one with `miniclip demo`, or name one, such as "
-        "--model ViT-B/32 (605 MB from the hub at first use)"
+# ------------------------------------------------------------------------ draw
+
+
+def add_draw(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "draw",
+        help="draw pictures to try models on",
+        description="Draw things by name, or scenes with captions (a data set for train --data).",
     )
+    parser.add_argument("things", nargs="*", metavar="THING", help='such as "red circle"')
+    parser.add_argument("--scenes", type=int, metavar="N", help="N scenes and captions.csv instead")
+    parser.add_argument("--folder", default="pictures", help="default: pictures")
+    parser.set_defaults(run=run_draw)
+
+
+def run_draw(options: argparse.Namespace) -> int:
+    from miniclip.tasks.draw import draw_scenes, draw_things
+
+    if bool(options.things) == (options.scenes is not None):
+        raise ValueError('things: expected names such as "red circle", or --scenes N')
+    if options.things:
+        paths = draw_things(options.things, Path(options.folder))
+    else:
+        paths = [draw_scenes(options.scenes, Path(options.folder))]
+    print("\n".join(str(path) for path in paths))
+    return 0
+
+
+# ------------------------------------------------------------------------ train
+
+
+def add_train(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train a CLIP from scratch, or go on from a checkpoint",
+        description="Train on drawn scenes or on your own pictures. A run that was stopped goes on "
+        "where it was when the same command is given again.",
+    )
+    parser.add_argument("preset", help="nano, mini-vit, mini-rn, or a .toml file")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the model goes")
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="a .csv or .jsonl of pictures and captions, or a folder of class folders; "
+        "default: drawn scenes",
+    )
+    parser.add_argument(
+        "--template", default="a photo of a {}", help="caption of a class folder's pictures"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="threads that decode pictures")
+    parser.add_argument("--init", metavar="MODEL", help="start from this model's weights")
+    parser.add_argument(
+        "--freeze", nargs="+", default=[], metavar="PATTERN", help='such as "visual.*"'
+    )
+    for name, kind, help_text in RECIPE_OPTIONS:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=help_text)
+    parser.add_argument("--loss", choices=["contrastive", "sigmoid"])
+    add_backend_option(parser)
+    parser.set_defaults(run=run_train)
+
+
+RECIPE_OPTIONS = (
+    ("steps", int, "of the optimiser"),
+    ("batch", int, "pairs in a step"),
+    ("chunk", int, "pairs at a time, where the batch does not fit the memory (GradCache)"),
+    ("learning_rate", float, "the peak"),
+    ("warm_up", int, "steps"),
+    ("weight_decay", float, "of matrices and kernels"),
+    ("seed", int, "of weights and order"),
+    ("save_every", int, "steps between checkpoints"),
+)
+
+
+def run_train(options: argparse.Namespace) -> int:
+    from miniclip.tasks.train import train
+
+    names = [name for name, _, _ in RECIPE_OPTIONS] + ["loss"]
+    changes = {name: getattr(options, name) for name in names}
+    changes["frozen"] = tuple(options.freeze) or None
+    train(
+        options.preset,
+        options.out,
+        options.data,
+        options.init,
+        options.backend,
+        changes=changes,
+        workers=options.workers,
+        template=options.template,
+    )
+    return 0
+
+
+# ------------------------------------------------------------------------ evaluate
+
+
+def add_evaluate(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure a model on fresh drawn scenes",
+        description="Zero-shot on scenes that training never drew: seen and held-out pairs of "
+        "shape and colour, counts, relations; robustness and linear probes on request.",
+    )
+    parser.add_argument("model", help="a name (miniclip weights list), folder or file")
+    parser.add_argument("--count", type=int, help="scenes of each kind")
+    parser.add_argument("--robustness", action="store_true", help="under changes of the picture")
+    parser.add_argument("--probe", action="store_true", help="linear probes on the embeddings")
+    parser.add_argument("--markdown", action="store_true", help="as in the model cards")
+    parser.add_argument("--json", action="store_true")
+    add_model_options(parser)
+    parser.set_defaults(run=run_evaluate)
+
+
+def run_evaluate(options: argparse.Namespace) -> int:
+    from miniclip.pipeline import load
+
+    model = load(options.model, options.backend, activation=options.activation)
+    data, text, markdown = measured(options, model)
+    if options.json:
+        print(json.dumps(data, indent=2, ensure_ascii=False))
+    else:
+        print(markdown if options.markdown else text)
+    return 0
+
+
+def measured(options: argparse.Namespace, model: Any) -> tuple[Any, str, str]:
+    """What was asked for: as plain data, as text, and as Markdown."""
+    from miniclip.tasks import probe, robustness
+    from miniclip.tasks.evaluate import evaluate
+
+    count = {} if options.count is None else {"count": options.count}
+    if options.probe:
+        shots = probe.probe_report(model, **count)
+        return [r.as_dict() for r in shots], probe.as_text(shots), probe.as_markdown(shots)
+    if options.robustness:
+        rows = robustness.robustness(model, **count)
+        return [r.as_dict() for r in rows], robustness.as_text(rows), robustness.as_markdown(rows)
+    result = evaluate(model, **count)
+    return result.as_dict(), result.as_text(), result.as_markdown()
 
 
 # ------------------------------------------------------------------------ verify
@@ -159,27 +294,6 @@ def run_verify(options: argparse.Namespace) -> int:
         print("nothing is verified: no row that depends on the weights could be computed")
         return 1
     return 1 if count["fail"] else 0
-
-
-# ------------------------------------------------------------------------ demo
-
-
-def add_demo(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "demo",
-        help="make a small checkpoint and pictures to try it on (about half a minute)",
-        description="Train a tiny CLIP on drawings of twelve things and write it with pictures.",
-    )
-    parser.add_argument("folder", nargs="?", default=DEMO, help=f"default: {DEMO}")
-    parser.set_defaults(run=run_demo)
-
-
-def run_demo(options: argparse.Namespace) -> int:
-    from miniclip.demo import make_demo
-
-    folder = make_demo(Path(options.folder))
-    print(f"wrote {folder}: a model that knows twelve captions, and a picture of each")
-    return 0
 
 
 # ------------------------------------------------------------------------ weights

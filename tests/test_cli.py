@@ -4,11 +4,12 @@ import json
 import subprocess
 import sys
 
+import drawn
 import numpy as np
 import pytest
 from test_zero_shot import make_pipeline
 
-from miniclip import cli, demo
+from miniclip import cli
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def checkpoint(tmp_path_factory):
     make_pipeline().save(folder / "model.safetensors")
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
-        demo.draw("a red circle", rng, 64).save(folder / f"{name}.png")
+        drawn.draw("a red circle", rng, 64).save(folder / f"{name}.png")
     return folder
 
 
@@ -83,13 +84,6 @@ def test_wrong_input_is_one_line(capsys, checkpoint, monkeypatch, arguments, mes
     assert err.count("\n") == 1
 
 
-def test_without_a_model_it_says_what_to_do(capsys, checkpoint, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    code, _, err = run(capsys, "zero-shot", checkpoint / "a.png", "--labels", "cat")
-    assert code == 2
-    assert "miniclip demo" in err
-
-
 def test_usage_errors(capsys):
     for arguments in ([], ["zero-shot"], ["fly"]):
         with pytest.raises(SystemExit) as stop:
@@ -101,17 +95,35 @@ def test_usage_errors(capsys):
     assert "zero-shot" in capsys.readouterr().out
 
 
-def test_demo(capsys, tmp_path, monkeypatch):
+def test_draw(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo, "STEPS", 2)
-    monkeypatch.setattr(demo.make_demo, "__defaults__", (print, 2))
-    code, out, err = run(capsys, "demo")
-    assert (code, err) == (0, "")
-    assert "wrote miniclip-demo" in out
-    assert (tmp_path / "miniclip-demo" / "red-circle.png").is_file()
-    picture = tmp_path / "miniclip-demo" / "red-circle.png"
-    assert run(capsys, "zero-shot", picture, "--labels", "a", "b")[0] == 0  # the default model
-    assert run(capsys, "demo", ".")[0] == 2  # a folder with other files
+    code, out, _ = run(capsys, "draw", "a red circle", "blue star")
+    assert code == 0
+    assert out.split() == ["pictures/red-circle.png", "pictures/blue-star.png"]
+    assert (tmp_path / "pictures" / "blue-star.png").is_file()
+    labels = ["a red circle", "a blue star", "a green house"]
+    code, out, _ = run(capsys, "zero-shot", *out.split(), "--labels", *labels)  # default model
+    assert code == 0
+    assert [line.split("  ")[1] for line in out.splitlines()[1::4]] == labels[:2]
+    code, out, _ = run(capsys, "draw", "--scenes", 3, "--folder", "scenes")
+    assert (code, out) == (0, "scenes/captions.csv\n")
+    assert len((tmp_path / "scenes" / "captions.csv").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a plaid sofa"], "thing: got 'a plaid sofa', expected a colour"),
+        ([], "things: expected names"),
+        (["red circle", "--scenes", "3"], "things: expected names"),
+        (["--scenes", "0"], "scenes: got 0"),
+    ],
+)
+def test_wrong_drawings(capsys, tmp_path, arguments, message):
+    code, _, err = run(capsys, "draw", *arguments, "--folder", tmp_path / "new")
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "new").exists()
 
 
 def test_weights(capsys, checkpoint):

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from miniclip import demo
-
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
@@ -23,7 +21,6 @@ def run_cell(source, names):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo.make_demo, "__defaults__", (lambda line: None, 20))  # 20 steps
     names, shown = {}, []
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         assert cell.get("outputs", []) == []  # results are made by the reader

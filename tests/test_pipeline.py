@@ -3,13 +3,15 @@
 import json
 import shutil
 
+import drawn
 import numpy as np
 import pytest
 from test_zero_shot import make_pipeline
 
 import miniclip
-from miniclip import demo, pipeline
+from miniclip import pipeline
 from miniclip.checkpoints.safetensors_header import CheckpointError
+from miniclip.inputs.bpe import train_merges
 from miniclip.inputs.tokenizer import Tokenizer
 from miniclip.inputs.vocabulary import BPE_FILE
 
@@ -56,7 +58,7 @@ def test_places_of_a_vocabulary_in_order(nowhere, monkeypatch, tmp_path):
     """Beside the checkpoint, in the cache, in an installed package; the first one wins."""
     vocabularies = {}
     for n, place in enumerate(("beside", "cache", "package")):
-        merges = demo.train_merges(demo.CAPTIONS, 520 + n)
+        merges = train_merges(drawn.CAPTIONS, 520 + n)
         vocabularies[place] = Tokenizer(merges, context_length=20)
     package = tmp_path / "package"
     spec = type("Spec", (), {"submodule_search_locations": [str(package)]})
@@ -79,7 +81,7 @@ def test_no_vocabulary_anywhere_says_how_to_get_one(folder, nowhere):
 
 
 def test_a_vocabulary_of_another_size_is_refused(folder, tmp_path):
-    Tokenizer(demo.train_merges(demo.CAPTIONS, 530)).save(folder)
+    Tokenizer(train_merges(drawn.CAPTIONS, 530)).save(folder)
     with pytest.raises(ValueError, match="has 530 words, expected 543 as in the model"):
         miniclip.load(folder).tokenize("a cat")
 

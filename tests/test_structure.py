@@ -25,7 +25,7 @@ ORDER = [
     ["checkpoints", "inputs", "engine", "training", "inspect"],
     ["pipeline"],
     ["tasks"],
-    ["bench", "demo", "verify"],
+    ["bench", "verify"],
     ["cli"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(ORDER) for room in rooms}

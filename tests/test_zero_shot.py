@@ -1,14 +1,14 @@
 """The main job: pictures and labels in, the right label out; six steps, each of them visible."""
 
 import json
-import re
 
+import drawn
 import numpy as np
 import pytest
 from PIL import Image
 
 import miniclip
-from miniclip import demo
+from miniclip.checkpoints.shipped import DEFAULT, shipped_path
 from miniclip.inputs.bpe import train_merges
 from miniclip.inputs.preprocess import Transform
 from miniclip.inputs.tokenizer import Tokenizer
@@ -19,7 +19,7 @@ from miniclip.tasks.zero_shot import build_prompts, encode_labels
 
 
 def make_pipeline(dtype="float32", backend="numpy"):
-    tokenizer = Tokenizer(train_merges(demo.CAPTIONS, 560), context_length=40)
+    tokenizer = Tokenizer(train_merges(drawn.CAPTIONS, 560), context_length=40)
     config = CLIPConfig(
         16,
         VisionConfig(32, 2, 64, 1, patch_size=8),
@@ -37,34 +37,22 @@ def tiny():
 @pytest.fixture(scope="module")
 def pictures():
     rng = np.random.default_rng(0)
-    return [demo.draw(caption, rng, 48) for caption in demo.CAPTIONS[:5]]
+    return [drawn.draw(caption, rng, 48) for caption in drawn.CAPTIONS[:5]]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The demo as a user makes it: trained for some seconds, written, and loaded again."""
-    folder = tmp_path_factory.mktemp("demo") / "made"
-    lines = []
-    assert demo.make_demo(folder, lines.append) == folder
-    return folder, lines
+def trained():
+    """The folder of a model that knows what it sees."""
+    return shipped_path(DEFAULT)
 
 
-def test_the_demo_learns_what_it_says(trained):
-    """Fresh drawings of all twelve captions, read by the loaded checkpoint: 90 % and more right."""
-    folder, lines = trained
-    first, last = (float(re.search(r"loss (\S+)", line)[1]) for line in (lines[0], lines[-1]))
-    assert last < 0.5 * first
+def test_the_default_model_knows_what_it_was_trained_on():
+    """Fresh drawings of twelve things, read by the shipped model: 90 % and more right."""
     rng = np.random.default_rng(77)
-    wanted = demo.CAPTIONS * 5
-    result = zero_shot([demo.draw(c, rng, 100) for c in wanted], demo.CAPTIONS, folder)
+    wanted = drawn.CAPTIONS * 5
+    result = zero_shot([drawn.draw(c, rng, 100) for c in wanted], drawn.CAPTIONS)
     right = np.mean([a == b for a, b in zip(result.best, wanted, strict=True)])
     assert right >= 0.9, right
-
-
-def test_the_demo_overwrites_nothing(tmp_path):
-    (tmp_path / "thesis.txt").write_text("all of it")
-    with pytest.raises(ValueError, match="holds other files, expected a new or empty folder"):
-        demo.make_demo(tmp_path, steps=1)
 
 
 def test_it_is_the_six_steps_by_hand(tiny, pictures):
@@ -149,7 +137,7 @@ def test_wrong_labels(tiny, pictures):
 def test_all_kinds_of_input_give_the_same(tiny, pictures, tmp_path):
     path = tmp_path / "one.png"
     pictures[0].save(path)
-    labels = demo.CAPTIONS[:3]
+    labels = drawn.CAPTIONS[:3]
     array, pixels = np.asarray(pictures[0]), tiny.preprocess(path)
     kinds = (path, str(path), pictures[0], array, [path], array[None], pixels)
     results = [zero_shot(image, labels, tiny) for image in kinds]
@@ -162,14 +150,14 @@ def test_all_kinds_of_input_give_the_same(tiny, pictures, tmp_path):
 def test_chunks_change_nothing(pictures, monkeypatch):
     """Batches are cut to the memory budget: a smaller one gives the same embeddings."""
     pipeline = make_pipeline("float64")
-    whole = pipeline.encode_image(pictures), pipeline.encode_text(demo.CAPTIONS)
+    whole = pipeline.encode_image(pictures), pipeline.encode_text(drawn.CAPTIONS)
     monkeypatch.setattr("miniclip.pipeline.images_per_chunk", lambda config: 2)
     monkeypatch.setattr("miniclip.pipeline.texts_per_chunk", lambda config: 5)
     np.testing.assert_allclose(pipeline.encode_image(pictures), whole[0], atol=1e-12)
     np.testing.assert_allclose(
         pipeline.encode_image(pipeline.preprocess(pictures)), whole[0], atol=1e-12
     )
-    np.testing.assert_allclose(pipeline.encode_text(demo.CAPTIONS), whole[1], atol=1e-12)
+    np.testing.assert_allclose(pipeline.encode_text(drawn.CAPTIONS), whole[1], atol=1e-12)
 
 
 def test_a_bar_is_shown_for_several_chunks(tiny, pictures, monkeypatch, capsys):
@@ -199,12 +187,12 @@ def test_chunks_stay_within_the_budget(name):
 
 
 def test_results_by_name(tiny, pictures):
-    result = zero_shot(pictures, demo.CAPTIONS, tiny)
+    result = zero_shot(pictures, drawn.CAPTIONS, tiny)
     top = result.top(3)
     assert len(top) == 5
     assert top[0][0].label == result.best[0]
     assert top[0][0].probability >= top[0][1].probability >= top[0][2].probability
-    n = demo.CAPTIONS.index(top[2][1].label)
+    n = drawn.CAPTIONS.index(top[2][1].label)
     assert top[2][1].cosine == float(result.cosine[2, n])
     np.testing.assert_allclose(result.probability.sum(axis=1), 1, rtol=1e-5)
     data = json.loads(json.dumps(result.as_dicts()))
@@ -263,7 +251,7 @@ def test_what_is_no_text(tiny):
 
 
 def test_similarity(tiny, pictures):
-    texts = demo.CAPTIONS[:4]
+    texts = drawn.CAPTIONS[:4]
     s = tiny.similarity(pictures, texts)
     assert s.cosine.shape == s.logit.shape == s.probability.shape == (5, 4)
     unit = tiny.encode_image(pictures, normalize=True)
@@ -293,8 +281,8 @@ def test_a_non_finite_embedding_names_the_first_bad_parameter(pictures):
 
 
 def test_numba_answers_like_numpy(pictures):
-    a = zero_shot(pictures, demo.CAPTIONS, make_pipeline())
-    b = zero_shot(pictures, demo.CAPTIONS, make_pipeline(backend="numba"))
+    a = zero_shot(pictures, drawn.CAPTIONS, make_pipeline())
+    b = zero_shot(pictures, drawn.CAPTIONS, make_pipeline(backend="numba"))
     np.testing.assert_allclose(a.logit, b.logit, atol=1e-4)
     assert a.best == b.best
 
@@ -309,7 +297,7 @@ def test_one_or_many():
 
 def test_saving_and_loading(trained, tmp_path, pictures):
     """Both layouts give the same answers back; the vocabulary travels along."""
-    folder, _ = trained
+    folder = trained
     overlapping, plain = miniclip.load(folder, backend="numpy"), make_pipeline()
     one, two = tmp_path / "one", tmp_path / "two"
     overlapping.save(one / "model.safetensors")
@@ -317,7 +305,7 @@ def test_saving_and_loading(trained, tmp_path, pictures):
     with pytest.raises(ValueError, match="stride"):  # transformers knows no overlapping patches
         overlapping.save(tmp_path / "three", layout="hf")
     assert not (tmp_path / "three").exists()
-    Tokenizer(train_merges(demo.CAPTIONS, 520)).save(tmp_path / "other")
+    Tokenizer(train_merges(drawn.CAPTIONS, 520)).save(tmp_path / "other")
     with pytest.raises(ValueError, match="holds the vocabulary of another model"):
         plain.save(tmp_path / "other" / "second.safetensors")
     assert not (tmp_path / "other" / "second.safetensors").exists()
@@ -327,28 +315,28 @@ def test_saving_and_loading(trained, tmp_path, pictures):
         (two, plain),
     ):
         again = miniclip.load(where, backend="numpy")
-        expected = model.similarity(pictures, demo.CAPTIONS).logit
+        expected = model.similarity(pictures, drawn.CAPTIONS).logit
         state, written = again.network.state_dict(), model.network.state_dict()
         assert all(np.array_equal(state[name], written[name]) for name in written)
-        got = again.similarity(pictures, demo.CAPTIONS).logit
+        got = again.similarity(pictures, drawn.CAPTIONS).logit
         np.testing.assert_allclose(got, expected, atol=1e-4)  # a transposed product rounds so
 
 
 def test_a_wrong_activation_shows(trained, pictures):
     """Forced, it loads and answers differently; without any word of it the file is refused."""
-    folder, _ = trained
+    folder = trained
     right = miniclip.load(folder, backend="numpy")
     wrong = miniclip.load(folder, backend="numpy", activation="gelu")
-    answers = [m.similarity(pictures, demo.CAPTIONS).logit for m in (right, wrong)]
+    answers = [m.similarity(pictures, drawn.CAPTIONS).logit for m in (right, wrong)]
     assert np.abs(answers[0] - answers[1]).max() > 1e-3
 
 
 def test_the_front_door(trained, pictures):
-    folder, _ = trained
+    folder = trained
     assert "ViT-B/32" in miniclip.available_models()
     pixels = miniclip.preprocess(pictures[0], size=224)
     assert pixels.shape == (1, 3, 224, 224)
-    result = miniclip.zero_shot(pictures, demo.CAPTIONS, model=folder)
+    result = miniclip.zero_shot(pictures, drawn.CAPTIONS, model=folder)
     assert isinstance(result.best[0], str)
     model = miniclip.load(folder, dtype="float64")
     assert model.encode_image(pictures).dtype == "float64"
@@ -356,4 +344,4 @@ def test_the_front_door(trained, pictures):
 
 
 def test_images_are_pil_too():
-    assert isinstance(demo.draw("a red circle", np.random.default_rng(0)), Image.Image)
+    assert isinstance(drawn.draw("a red circle", np.random.default_rng(0)), Image.Image)

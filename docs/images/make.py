@@ -1,22 +1,31 @@
-"""Draws zero-shot.png, the picture of the README: `python docs/images/make.py FOLDER`.
+"""Draws zero-shot.png, the picture of the README: `python docs/images/make.py`.
 
-FOLDER is what `miniclip demo FOLDER` wrote: its pictures are asked with its model.
+Twelve drawings are asked with mini-vit, all 120 pairs of colour and shape as candidates. One half
+of them shows pairs that training never drew or named.
 """
 
-import sys
+import tempfile
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 import miniclip
-from miniclip.demo import CAPTIONS, picture_name
+from miniclip.tasks.draw import draw_things
+from miniclip.training.captions import name_pair
+from miniclip.training.scenes import HELD_OUT, PAIRS, SEEN
 
 CELL, PICTURE, BAR = (236, 246), 128, 20
 
 
-def main(folder):
-    files = [folder / picture_name(caption) for caption in CAPTIONS]
-    result = miniclip.zero_shot(files, CAPTIONS, folder)
+def main():
+    pairs = [*SEEN[::16], *HELD_OUT[::4]]
+    labels = [name_pair(*pair) for pair in PAIRS]
+    with tempfile.TemporaryDirectory() as folder:
+        files = draw_things([" ".join(pair) for pair in pairs], Path(folder))
+        draw_page(files, miniclip.zero_shot(files, labels))
+
+
+def draw_page(files, result):
     page = Image.new("RGB", (6 * CELL[0] + 12, 2 * CELL[1]), "white")
     for n, answers in enumerate(result.top(4)):
         x, y = 12 + (n % 6) * CELL[0], 10 + (n // 6) * CELL[1]
@@ -38,4 +47,4 @@ def draw_cell(page, at, picture, answers):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -23,6 +23,8 @@ from miniclip.checkpoints.known import (
     known,
     nearest_names,
 )
+from miniclip.checkpoints.shipped import NAMES as SHIPPED
+from miniclip.checkpoints.shipped import shipped_path
 
 __all__ = [
     "FileReport",
@@ -67,8 +69,8 @@ def resolve(
 
     what is taken for, in this order:
     1. a path, if it is a Path object or is written as one (./x, ../x, ~/x, /x, x.safetensors);
-    2. a known name, its alias or its repository, even where a folder of that name lies in the
-       working directory (write ./ViT-B/32 for the folder);
+    2. the name of a shipped model ("mini-vit"), or a known name, its alias or its repository, even
+       where a folder of that name lies in the working directory (write ./ViT-B/32 for the folder);
     3. a path, if there is something;
     4. a hub repository, "org/name".
 
@@ -83,6 +85,9 @@ def resolve(
         if revision is not None:
             raise ValueError(f"revision: got {revision!r}, but {what} is no hub repository")
         return Resolved(local_path(what), None, str(what))
+    shipped = shipped_path(str(what))
+    if shipped is not None:
+        return Resolved(shipped, None, str(what))
     entry, repository = repository_of(str(what), ACCEPTED)
     try:
         path = downloads.fetch(repository, entry, revision, offline)
@@ -100,7 +105,8 @@ def is_local(what: str | os.PathLike[str]) -> bool:
     written_as_path = what.startswith((".", "~", "/", os.sep)) or what.endswith(
         (".safetensors", ".safetensors.index.json")
     )
-    return written_as_path or (find_known(what) is None and os.path.exists(what))
+    is_known = what in SHIPPED or find_known(what) is not None
+    return written_as_path or (not is_known and os.path.exists(what))
 
 
 def local_path(what: str | os.PathLike[str]) -> Path:
@@ -147,12 +153,18 @@ def cache_folder() -> Path:
 
 def weights_table() -> list[dict[str, Any]]:
     """One row for each known checkpoint: name, repository, size_mb, activation, licence, note, and
-    cached: its path in the cache, None if it is not there whole."""
+    cached: its path in the cache, None if it is not there whole. The shipped ones come first."""
     fields = ("name", "repository", "size_mb", "activation", "licence", "note")
-    return [
+    return [shipped_row(name) for name in SHIPPED] + [
         {field: getattr(entry, field) for field in fields} | {"cached": cached_path(entry.name)}
         for entry in known().values()
     ]
+
+
+def shipped_row(name: str) -> dict[str, Any]:
+    """The row of a model that needs no download."""
+    row = {"name": name, "repository": "(shipped)", "size_mb": 8, "activation": "quick_gelu"}
+    return row | {"licence": "MIT", "note": None, "cached": shipped_path(name)}
 
 
 def download(name: str, revision: str | None = None) -> Resolved:
@@ -160,6 +172,8 @@ def download(name: str, revision: str | None = None) -> Resolved:
 
     Raises ValueError if the name is neither, HubError if it cannot be downloaded.
     """
+    if name in SHIPPED:
+        return resolve(name)  # it came with miniclip
     entry, repository = repository_of(name)
     path = downloads.fetch(repository, entry, revision, refresh=True)
     return Resolved(path, entry, repository if entry is None else entry.name)
@@ -170,6 +184,8 @@ def cached_path(name: str, revision: str | None = None) -> Path | None:
 
     Raises ValueError if the name is neither.
     """
+    if name in SHIPPED:
+        return shipped_path(name)
     entry, repository = repository_of(name)
     return downloads.cached_weights(repository, entry, revision)
 
@@ -184,7 +200,7 @@ def check_weights(what: str | os.PathLike[str]) -> WeightsReport:
     if is_local(what):
         path = local_path(what)
     else:
-        entry, _ = repository_of(str(what), ACCEPTED)
+        entry = None if what in SHIPPED else repository_of(str(what), ACCEPTED)[0]
         path = cached_path(str(what))
     if path is None:
         raise HubError(f"{what}: not in the cache; first: miniclip weights download {what}")

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from miniclip.checkpoints.shipped import NAMES, weights_folder
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,13 @@ def read_table() -> list[dict[str, Any]]:
     return checkpoints
 
 
-def _table_file() -> Any:
-    try:
-        return resources.files("miniclip.weights") / "known.json"
-    except ModuleNotFoundError:  # a checkout that is used without being installed
-        return Path(__file__).parents[2] / "weights" / "known.json"
+def _table_file() -> Path:
+    return weights_folder() / "known.json"
 
 
 def available_models() -> list[str]:
-    """The names of all known checkpoints, OpenAI's nine first."""
-    return list(known())
+    """The names of all checkpoints: the shipped ones, OpenAI's nine, the others."""
+    return [*NAMES, *known()]
 
 
 def find_known(name: str) -> Known | None:
@@ -94,7 +92,7 @@ def find_known(name: str) -> Known | None:
 
 def nearest_names(name: str, count: int = 3) -> list[str]:
     """Known names that look like this one, nearest first: for error messages."""
-    spellings = _spellings()
+    spellings = _spellings() | {_plain(shipped): shipped for shipped in NAMES}
     close = get_close_matches(_plain(name), spellings, n=2 * count, cutoff=0.6)
     return list(dict.fromkeys(spellings[spelling] for spelling in close))[:count]
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from miniclip.checkpoints.shipped import DEFAULT
 from miniclip.ops import l2_normalize
 from miniclip.ops.array import Array
 from miniclip.pipeline import Pipeline, listed, load
@@ -30,7 +31,7 @@ Labels = Sequence[str] | Mapping[str, Sequence[str]]
 def zero_shot(
     images: Any,
     labels: Labels,
-    model: Pipeline | str | Path,
+    model: Pipeline | str | Path = DEFAULT,
     templates: str | Sequence[str] | None = None,
     progress: bool | None = None,
 ) -> ZeroShotResult:
@@ -38,7 +39,8 @@ def zero_shot(
 
     images: one picture or a list: paths, files, PIL images, pixel arrays.
     labels: strings, or a mapping label -> list of whole prompts.
-    model: what `load` returned, or what it takes: a name, folder or file.
+    model: what `load` returned, or what it takes: a name, folder or file. The default, mini-vit,
+    comes with miniclip; it knows drawings of coloured shapes and nothing else.
     templates: sentences with {} for the label; "plain", "imagenet7", "imagenet80"; None: the label
     alone. Several templates make an ensemble: normalise, mean, normalise.
     Raises ValueError for no labels, duplicate or empty ones, naming them.
