@@ -240,7 +240,12 @@ def assemble(
     if data is None:
         return pipeline, scene_data(settings, pipeline)
     pictures = read_pictures(
-        data, pipeline.transform, template=template, workers=workers, report=report
+        data,
+        pipeline.transform,
+        template=template,
+        workers=workers,
+        seed=seed,
+        report=report,
     )
     report(pictures.summary())
     return pipeline, pictures
