@@ -24,7 +24,7 @@ from miniclip.checkpoints.known import (
     nearest_names,
 )
 from miniclip.checkpoints.shipped import NAMES as SHIPPED
-from miniclip.checkpoints.shipped import shipped_path
+from miniclip.checkpoints.shipped import shipped_path, weights_folder
 
 __all__ = [
     "FileReport",
@@ -163,8 +163,10 @@ def weights_table() -> list[dict[str, Any]]:
 
 def shipped_row(name: str) -> dict[str, Any]:
     """The row of a model that needs no download."""
-    row = {"name": name, "repository": "(shipped)", "size_mb": 8, "activation": "quick_gelu"}
-    return row | {"licence": "MIT", "note": None, "cached": shipped_path(name)}
+    folder = weights_folder() / name
+    megabytes = round((folder / "model.safetensors").stat().st_size / 1e6)
+    row = {"name": name, "repository": "(shipped)", "size_mb": megabytes, "licence": "MIT"}
+    return row | {"activation": "quick_gelu", "note": None, "cached": folder}
 
 
 def download(name: str, revision: str | None = None) -> Resolved:
