@@ -10,10 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import training_checks as checks
+from backends_here import FAKE_GPU
+from fake_gpu import FakeGpu
 from training_checks import make_trainer, our_losses
 
 from miniclip import ops
@@ -46,6 +49,17 @@ def test_the_loss_curve_of_the_sigmoid_loss():
 def test_the_loss_curve_in_float32(backend):
     checks.check_same_curve("vit", "float32", backend, steps=50, tolerance=1e-4)
     checks.check_same_curve("resnet", "float32", backend, steps=5, tolerance=1e-3)
+
+
+@pytest.mark.parametrize("chunk", [None, 3])
+@pytest.mark.parametrize("loss", list(OBJECTIVES))
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_steps_on_arrays_that_live_elsewhere(kind, loss, chunk):
+    """The whole step on the pretend GPU: no host array meets its arrays, and the curve is ours."""
+    gpu = SimpleNamespace(**vars(FAKE_GPU), as_ids=lambda x: FakeGpu(np.asarray(x, np.int64)))
+    there = our_losses(make_trainer(kind, backend=gpu, loss=loss, chunk=chunk), 4)
+    here = our_losses(make_trainer(kind, loss=loss, chunk=chunk), 4)
+    np.testing.assert_allclose(there, here, rtol=1e-12)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 5, 10])

@@ -4,6 +4,7 @@ A probe is logistic regression on embeddings that stay as they are. It is asked 
 of the drawn world names, so that words cannot have taught it:
 
     place        in which of 3 x 3 cells the centre of the one thing lies   chance 1/9
+    size         small, middle or large, a third of the sizes each          chance 1/3
     background   plain, gradient or noisy                                   chance 1/3
 
 The same probe on raw pixels (64 x 64 x 3 numbers) and on pixels averaged down to 16 x 16 x 3 says
@@ -29,12 +30,20 @@ from miniclip.inspect.table import text_table
 from miniclip.ops import cross_entropy, cross_entropy_backward
 from miniclip.ops.array import Array
 from miniclip.pipeline import Pipeline
-from miniclip.tasks.evaluate import Table, check_count, embed_scenes, markdown_table
+from miniclip.tasks.evaluate import (
+    SIZES,
+    Table,
+    check_count,
+    embed_scenes,
+    markdown_table,
+    size_of,
+)
 from miniclip.training.drawing import draw_array
 from miniclip.training.scenes import BACKGROUNDS, SEEN, Scene, World, make_scene, single_world
 
 PROBE_SEED = 2_000_003  # neither of training nor of evaluation
 SHOTS = (1, 2, 4, 8, 16)  # examples of each class
+RAREST = 200  # a class is looked for in this many times the scenes that equal shares would take
 DRAWS = 5  # of few examples: which they are matters
 L2_GRID = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
@@ -292,6 +301,10 @@ def cell_of(scene: Scene) -> int:
     return 3 * int(3 * thing.y) + int(3 * thing.x)
 
 
+def third_of(scene: Scene) -> int:
+    return SIZES.index(size_of(scene.things[0]))
+
+
 def background_of(scene: Scene) -> int:
     return BACKGROUNDS.index(scene.background)
 
@@ -299,6 +312,7 @@ def background_of(scene: Scene) -> int:
 ATTRIBUTES = (
     # All of one size: large things never lie in the corners, so that size would tell the place.
     Attribute("place", single_world(SEEN, radius=(0.2, 0.2)), cell_of, 9),
+    Attribute("size", single_world(SEEN), third_of, len(SIZES)),
     Attribute("background", single_world(SEEN), background_of, len(BACKGROUNDS)),
 )
 
@@ -374,16 +388,22 @@ def make_examples(pipeline: Pipeline, attribute: Attribute, count: int, seed: in
 
 
 def balanced_scenes(attribute: Attribute, count: int, seed: int) -> list[Scene]:
-    """The first `count` scenes of each class of a seed, in their order."""
+    """The first `count` scenes of each class of a seed, in their order.
+
+    Raises ValueError naming the classes that hardly ever come.
+    """
     missing = dict.fromkeys(range(attribute.classes), count)
-    scenes, number = [], 0
-    while any(missing.values()):
+    scenes: list[Scene] = []
+    for number in range(RAREST * attribute.classes * count):
         scene = make_scene(attribute.world, seed, number)
-        if missing[attribute.read(scene)]:
-            missing[attribute.read(scene)] -= 1
+        label = attribute.read(scene)
+        if missing[label]:
+            missing[label] -= 1
             scenes.append(scene)
-        number += 1
-    return scenes
+            if not any(missing.values()):
+                return scenes
+    rare = [label for label, wanted in missing.items() if wanted]
+    raise ValueError(f"attribute: {attribute.name} is hardly ever one of {rare}, expected all")
 
 
 def averaged_down(pixels: Array, side: int) -> Array:
