@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from planting import Bug, planted
 
-from miniclip import ops
+from miniclip import backends, ops
+from miniclip.backends import numba_backend, numba_kernels, numba_maps
 
 ATTENTION, CONV, NORM, LOSS = "ops.attention", "ops.conv", "ops.norm", "ops.loss"
 ACTIVATION, POOL, EMBEDDING, LINEAR = "ops.activation", "ops.pool", "ops.embedding", "ops.linear"
@@ -80,11 +81,42 @@ BACKWARD = [
     Bug("incoming gradient ignored", "cross_entropy", LOSS, "* (dy / logits.shape[0])", "/ logits.shape[0]"),
 ]  # fmt: skip
 
-NUMBA = "backends.numba_backend"
+NUMBA, MAPS = "backends.numba_backend", "backends.numba_maps"
 COMPILED = [
     Bug("softmax in the caller's memory", "softmax", NUMBA, "y = own_copy(x, x.shape, x.dtype)", "y = ready(x, x.shape, x.dtype)"),
     Bug("softmax's gradient in the memory of dy", "softmax", NUMBA, "dx = own_copy(dy, y.shape, y.dtype)", "dx = ready(dy, y.shape, y.dtype)"),
     Bug("output in the order of a transposed input", "quick_gelu", NUMBA, "y = np.empty(x.shape, x.dtype)\n    entries =", "y = np.empty_like(x)\n    entries ="),
+    Bug("ReLU's output in the order of a transposed input", "relu", NUMBA, "y = np.empty(x.shape, x.dtype)\n    kernels.relu(", "y = np.empty_like(x)\n    kernels.relu("),
+    Bug("a word's running sum begun at one", "embedding", NUMBA, "order, np.zeros(shape[1]), dtable", "order, np.ones(shape[1]), dtable"),
+    Bug("tiles of several images in the wrong order", "conv2d", MAPS, "transpose(0, 3, 2, 1, 4, 5)", "transpose(0, 3, 1, 2, 4, 5)"),
+    Bug("product into a copy of the tile", "conv2d", MAPS, "if not np.may_share_memory(out, target)", "if False"),
+    Bug("columns of too narrow a margin", "conv2d", MAPS, "within(padded, tiling.padding)[...] = x[images]", "padded[:, :, : x.shape[2], : x.shape[3]] = x[images]"),
+    Bug("the margin's gradient for the image's", "conv2d", MAPS, "within(dpadded[: len(dx[images])], tiling.padding)", "dpadded[: len(dx[images]), :, : x.shape[2], : x.shape[3]]"),
+    Bug("a strided pixel taken for its own column", "conv2d", MAPS, "tiling.kernel == (1, 1) and tiling.stride == 1 and tiling.padding == 0", "tiling.kernel == (1, 1) and tiling.padding == 0"),
+    Bug("patches' axes swapped", "patch_embedding", MAPS, "width).transpose(0, 3, 1, 2)", "width).transpose(0, 3, 2, 1)"),
+    Bug("squares about the first value for the variance", "batch_norm", MAPS, "squares - total * total / n", "squares"),
+    Bug("mean counted from the first value", "batch_norm", MAPS, "mean = total / n + maps[0, :, 0]", "mean = total / n"),
+    Bug("x for x_hat in BatchNorm's gradient", "batch_norm", MAPS, "dweight * inv_std / n", "dweight / n"),
+    Bug("gradient of BatchNorm's weight not normalised", "batch_norm_inference", MAPS, "return dweight * inv_std, dbias", "return dweight, dbias"),
+    Bug("share of the side for that of the square", "avg_pool2d", MAPS, "stacked(maps), kernel, x.dtype.type(kernel**-2)", "stacked(maps), kernel, x.dtype.type(1 / kernel)"),
+]  # fmt: skip
+
+# In the loops themselves. The names of their functions are the kernels', not the ops'.
+ROWS, MAP_KERNELS = "backends.numba_kernels", "backends.numba_map_kernels"
+LOOPS = [
+    Bug("a word's last place wins", "embedding", ROWS, "total[j] += dy[r, j]", "total[j] = dy[r, j]"),
+    Bug("one word's sum in the next one's", "embedding", ROWS, "                total[j] = 0\n", ""),
+    Bug("slope one at ReLU's other side", "relu", ROWS, "dx[i] = dy[i] if x[i] > zero else zero", "dx[i] = dy[i] if x[i] < zero else zero"),
+    Bug("overlaps overwritten by neighbours", "conv2d", MAP_KERNELS, "target[top + u, j + v] += source", "target[top + u, j + v] = source"),
+    Bug("overlaps overwritten at a stride", "conv2d", MAP_KERNELS, "target[top + u * stride, j + v * stride] += source", "target[top + u * stride, j + v * stride] = source"),
+    Bug("stride of the lines forgotten", "conv2d", MAP_KERNELS, "source[top + u * stride, j + v * stride]\n\n", "source[top + u, j + v * stride]\n\n"),
+    Bug("first images' columns for all", "conv2d", MAP_KERNELS, "source = padded[g * images + b, c]", "source = padded[g * images, c]"),
+    Bug("centre not taken out", "batch_norm", MAP_KERNELS, "y[b, c, p] = (x[b, c, p] - m) * a + s", "y[b, c, p] = x[b, c, p] * a + s"),
+    Bug("first value of one channel for all", "batch_norm", MAP_KERNELS, "first = float(x[0, c, 0])", "first = float(x[0, 0, 0])"),
+    Bug("statistics taken as constants", "batch_norm", MAP_KERNELS, "((dy[b, c, p] - k_one) - (x[b, c, p] - m) * k_x)", "dy[b, c, p]"),
+    Bug("lower half of the square forgotten", "avg_pool2d", MAP_KERNELS, "upper[2 * v] + lower[2 * v], upper[2 * v + 1]", "upper[2 * v] + upper[2 * v], upper[2 * v + 1]"),
+    Bug("right pixels without a gradient", "avg_pool2d", MAP_KERNELS, "                        line[2 * v + 1] = part\n", ""),
+    Bug("first pixel for the mean of the map", "global_avg_pool", MAP_KERNELS, "total += x[r, p]", "total += x[r, 0]"),
 ]  # fmt: skip
 
 few = settings(
@@ -122,6 +154,55 @@ def test_pytorch_finds_it(bug):
         check_against_torch(backend, case, "float64", sample)
 
     assert is_caught(check), f"not found: {bug.name}"
+
+
+@pytest.fixture
+def plant_loop(monkeypatch):
+    """Puts a planted module of kernels under the numba backend, as plain Python.
+
+    Compiled, its loops would go into Numba's cache on disk, where they could be taken for the
+    right ones: they differ by as little as a constant.
+    """
+
+    def plain(function=None, **options):
+        return function if callable(function) else plain
+
+    def plant(bug):
+        with monkeypatch.context() as patch:
+            patch.setattr("numba.njit", plain)
+            patch.setattr(numba_kernels, "row_kernel", plain)
+            patch.setattr(numba_kernels, "entry_kernel", plain)
+            module = planted(bug)
+        user = numba_maps if bug.module == MAP_KERNELS else numba_backend
+        monkeypatch.setattr(user, "kernels", module)
+        return backends.get("numba")
+
+    return plant
+
+
+@pytest.mark.parametrize("bug", LOOPS, ids=lambda bug: bug.name)
+def test_pytorch_finds_it_in_a_loop(bug, plant_loop):
+    backend, case = plant_loop(bug), BY_NAME[bug.where]
+
+    @given(samples(case))
+    def check(sample):
+        check_against_torch(backend, case, "float64", sample)
+
+    assert is_caught(check), f"not found: {bug.name}"
+
+
+@pytest.mark.parametrize("op", sorted({bug.where for bug in LOOPS}))
+def test_loops_as_plain_python_are_right(op, plant_loop):
+    """The control: the same harness with nothing but a name changed."""
+    module = MAP_KERNELS if any(b.where == op and b.module == MAP_KERNELS for b in LOOPS) else ROWS
+    first = "def relu(x: Array, y: Array)" if module == ROWS else "def im2col(padded: Array, stride"
+    backend = plant_loop(Bug("none", op, module, first, first))
+
+    @given(samples(BY_NAME[op]))
+    def check(sample):
+        check_against_torch(backend, BY_NAME[op], "float64", sample)
+
+    assert not is_caught(check)
 
 
 @pytest.mark.parametrize("bug", BACKWARD, ids=lambda bug: bug.name)

@@ -1,23 +1,28 @@
-"""The Numba backend: the textbook, with its row-by-row ops as compiled loops on one CPU core.
+"""The Numba backend: the textbook, with compiled loops on one CPU core where they are faster.
 
-Redefined here are LayerNorm, softmax, QuickGELU, GELU, attention and unit length, forward and
-backward; the loops themselves are in numba_kernels.py. The rest is inherited: products belong to
-BLAS, and rearrangements cost the same in either language. The first call of an op compiles its
-loop for that dtype (a second or less) and keeps it in Numba's cache on disk.
+Redefined here are the ops on rows: LayerNorm, softmax, activations, attention, unit length, word
+embeddings and the optimiser's step. Those on feature maps (convolution, BatchNorm, pooling) are in
+numba_maps.py, the loops in numba_kernels.py and numba_map_kernels.py. The rest is inherited:
+products belong to BLAS, and rearrangements cost the same in either language. The first call of an
+op compiles its loop for that dtype (a second or less) and keeps it in Numba's cache on disk.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from miniclip.backends import numba_kernels as kernels
+from miniclip.backends.numba_arrays import as_rows, own_copy, ready
 from miniclip.backends.numpy_backend import *  # noqa: F403 (a backend is the textbook's names)
 from miniclip.ops.activation import QUICK_GELU_SLOPE
 from miniclip.ops.array import Array, Cache, check_floats
+
+# isort: split
+# after the textbook, because these take the places of the textbook's
+from miniclip.backends.numba_maps import *  # noqa: F403
 
 name = "numba"
 
@@ -30,28 +35,24 @@ def check_device() -> None:  # type: ignore[no-redef]
     """Numba runs everywhere NumPy does; where it is missing, importing this module says so."""
 
 
-def ready(x: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """x as the kernels read it, in this shape and dtype; x itself where it is so already.
-
-    C-ordered and aligned, because the kernels walk through memory; writeable, although they do not
-    write to it, because Numba would compile every loop again for read-only arrays. Raises
-    ValueError if x does not broadcast to shape: the kernels check no bounds.
-    """
-    if x.shape != shape:
-        x = np.broadcast_to(x, shape)
-    return np.require(x, dtype, ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])
+def relu(x: Array) -> tuple[Array, Cache]:
+    """y = max(x, 0). Any shape; float32 or float64. Returns y and the cache."""
+    check_floats("relu", x=x)
+    y = np.empty(x.shape, x.dtype)
+    kernels.relu(ready(x, x.shape, x.dtype).reshape(-1), y.reshape(-1))
+    return y, x
 
 
-def own_copy(x: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """A C-ordered copy of x, broadcast to this shape, for a kernel that works in place."""
-    y = np.empty(shape, dtype)
-    y[...] = x
-    return y
-
-
-def as_rows(x: Array) -> Array:
-    """(..., D) -> (R, D), a view of a C-ordered array."""
-    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+def relu_backward(dy: Array, cache: Cache) -> Array:
+    """Returns dx, in the shape of dy; at the kink, x = 0, the gradient is 0 as in PyTorch."""
+    x = cache
+    dx = np.empty(x.shape, x.dtype)
+    kernels.relu_backward(
+        ready(dy, x.shape, x.dtype).reshape(-1),
+        ready(x, x.shape, x.dtype).reshape(-1),
+        dx.reshape(-1),
+    )
+    return dx
 
 
 def quick_gelu(x: Array) -> tuple[Array, Cache]:
@@ -209,7 +210,7 @@ def scaled_dot_product_attention(
     y = by_tokens((*q.shape[:3], v.shape[-1]), q.dtype)  # (B, H, Tq, d)
     full_mask, buffer = usable_mask(q, k, mask), scores_buffer(q, k)
     for at in head_groups(q, k):
-        weights = fill_weights(q[at], k[at], full_mask, buffer)  # (h, Tq, T)
+        weights = fill_weights(q[at], k[at], full_mask, buffer)  # (n, h, Tq, T)
         np.matmul(weights, v[at], out=y[at])
     return y, (q, k, v, mask)
 
@@ -222,13 +223,13 @@ def scaled_dot_product_attention_backward(dy: Array, cache: Cache) -> tuple[Arra
     buffer, dbuffer = scores_buffer(q, k), scores_buffer(q, k)
     scale = q.dtype.type(q.shape[-1] ** -0.5)
     for at in head_groups(q, k):
-        weights = fill_weights(q[at], k[at], full_mask, buffer)  # (h, Tq, T)
+        weights = fill_weights(q[at], k[at], full_mask, buffer)  # (n, h, Tq, T)
         # y = weights @ v
         np.matmul(weights.swapaxes(-1, -2), dy[at], out=dv[at])
-        dscores = dbuffer[: len(weights)]
+        dscores = dbuffer[: weights.shape[0], : weights.shape[1]]
         np.matmul(dy[at], v[at].swapaxes(-1, -2), out=dscores)  # dweights, until the next line
         # weights = softmax(scores + mask); scores = q @ k.T / sqrt(d)
-        kernels.softmax_backward(dscores, weights, scale)  # in place
+        kernels.softmax_backward(all_heads(dscores), all_heads(weights), scale)  # in place
         np.matmul(dscores, k[at], out=dq[at])
         np.matmul(dscores.swapaxes(-1, -2), q[at], out=dk[at])
     return dq, dk, dv
@@ -240,23 +241,25 @@ def by_tokens(shape: tuple[int, ...], dtype: Any) -> Array:
     return np.empty((batch, tokens, heads, width), dtype).transpose(0, 2, 1, 3)
 
 
-def heads_at_once(q: Array, k: Array) -> int:
-    """How many heads of one sequence are worked on together, at least one."""
-    scores = q.shape[-2] * k.shape[-2]
-    return max(1, min(q.shape[1], SCORES_AT_ONCE // max(1, scores)))
+def group_shape(q: Array, k: Array) -> tuple[int, int, int, int]:
+    """(n, h, Tq, T): the scores worked on together are those of h heads of n sequences."""
+    batch, heads, queries, _ = q.shape
+    at_once = max(1, SCORES_AT_ONCE // max(1, queries * k.shape[-2]))  # heads
+    n = max(1, min(batch, at_once // max(1, heads)))
+    return n, min(heads, at_once), queries, k.shape[-2]
 
 
 def scores_buffer(q: Array, k: Array) -> Array:
-    """Room for the scores of one group of heads, (h, Tq, T); every group uses it again."""
-    return np.empty((heads_at_once(q, k), q.shape[-2], k.shape[-2]), q.dtype)
+    """Room for the scores of one group of heads, (n, h, Tq, T); every group uses it again."""
+    return np.empty(group_shape(q, k), q.dtype)
 
 
-def head_groups(q: Array, k: Array) -> Iterator[tuple[int, slice]]:
-    """Indices (b, heads) that cut (B, H, T, d) into (h, T, d), sequence by sequence."""
-    step = heads_at_once(q, k)
-    for b in range(q.shape[0]):
-        for first in range(0, q.shape[1], step):
-            yield b, slice(first, first + step)
+def head_groups(q: Array, k: Array) -> Iterator[tuple[slice, slice]]:
+    """Indices that cut (B, H, T, d) into (n, h, T, d): whole sequences, or one by some heads."""
+    n, h, _, _ = group_shape(q, k)
+    for b in range(0, q.shape[0], n):
+        for first in range(0, q.shape[1], h):
+            yield slice(b, b + n), slice(first, first + h)
 
 
 def usable_mask(q: Array, k: Array, mask: Array | None) -> Array:
@@ -266,8 +269,72 @@ def usable_mask(q: Array, k: Array, mask: Array | None) -> Array:
 
 
 def fill_weights(q: Array, k: Array, mask: Array, buffer: Array) -> Array:
-    """softmax(q kᵀ / sqrt(d) + mask) for (h, Tq, d), (h, T, d), in the first h of the buffer."""
-    weights = buffer[: len(q)]  # (h, Tq, T)
+    """softmax(q kᵀ / sqrt(d) + mask) for (n, h, Tq, d), (n, h, T, d), at the buffer's beginning."""
+    weights = buffer[: q.shape[0], : q.shape[1]]  # (n, h, Tq, T)
     np.matmul(q, k.swapaxes(-1, -2), out=weights)
-    kernels.softmax(weights, q.dtype.type(q.shape[-1] ** -0.5), mask)  # in place
+    kernels.softmax(all_heads(weights), q.dtype.type(q.shape[-1] ** -0.5), mask)  # in place
     return weights
+
+
+def all_heads(x: Array) -> Array:
+    """(n, h, Tq, T) -> (n * h, Tq, T), a view: n is 1, or h is all heads of the buffer."""
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+
+def embedding(ids: Array, table: Array) -> tuple[Array, Cache]:
+    """Look every id up in the table: (B, T) integers, (V, D) -> (B, T, D).
+
+    ids must lie in [0, V): the caller sees to it. Returns y and the cache. table: float32 or
+    float64.
+    """
+    check_floats("embedding", table=table)
+    return table[ids], (ids, table.shape)
+
+
+def embedding_backward(dy: Array, cache: Cache) -> Array:
+    """dy: (B, T, D). Returns dtable (V, D); the ids have no gradient."""
+    ids, shape = cache
+    rows = as_rows(ready(dy, (*ids.shape, shape[1]), dy.dtype))  # (R, D), R = B * T
+    places = ready(ids, ids.shape, np.int64).reshape(-1)  # (R,)
+    order = np.argsort(places, kind="stable")  # equal words one after the other
+    dtable = np.zeros(shape, dy.dtype)
+    kernels.embedding_backward(rows, places, order, np.zeros(shape[1]), dtable)
+    return dtable
+
+
+def adamw(
+    x: Array,
+    grad: Array,
+    mean: Array,
+    square: Array,
+    step: int,
+    rate: float,
+    betas: tuple[float, float] = (0.9, 0.98),
+    eps: float = 1e-6,
+    weight_decay: float = 0.0,
+) -> tuple[Array, Array, Array]:
+    """One step of AdamW: along the gradient's running mean, measured by its running size.
+
+    x: the parameter. grad: its gradient. mean, square: what this function returned last, zeros at
+    first. All of one shape, float32 or float64. step: 1 for the first. rate: the learning rate.
+    weight_decay: the share of x, times rate, that is taken away: decoupled from the gradient.
+    Returns the new x, mean and square; the inputs are not written to.
+    """
+    check_floats("adamw", x=x, grad=grad, mean=mean, square=square)
+    b1, b2 = betas
+    kept = 1 - rate * weight_decay
+    unbias = 1 / (1 - b1**step), 1 / (1 - b2**step)
+    # 1 - b in float64: float32 would leave four digits of 1 - 0.999
+    factors = np.array([kept, rate, b1, 1 - b1, b2, 1 - b2, *unbias, eps], x.dtype)
+    new_x, new_mean, new_square = (np.empty(x.shape, x.dtype) for _ in range(3))
+    kernels.adamw(
+        ready(x, x.shape, x.dtype).reshape(-1),
+        ready(grad, x.shape, x.dtype).reshape(-1),
+        ready(mean, x.shape, x.dtype).reshape(-1),
+        ready(square, x.shape, x.dtype).reshape(-1),
+        factors,
+        new_x.reshape(-1),
+        new_mean.reshape(-1),
+        new_square.reshape(-1),
+    )
+    return new_x, new_mean, new_square

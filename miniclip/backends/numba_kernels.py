@@ -14,8 +14,8 @@ opaque. So exp and erf are written here in arithmetic, and maxima are taken of i
 Scalars in the kernels carry the arrays' dtype (`real = x.dtype.type`), because a Python float is a
 float64 to Numba and would pull float32 loops up to it.
 
-The kernels and what they call stand in one file: Numba's cache on disk sees changes of a kernel's
-own file only.
+Kernels stand in one file with what they call: Numba's cache on disk sees changes of a kernel's own
+file only. Those on feature maps call nothing and have numba_map_kernels.py to themselves.
 """
 
 from __future__ import annotations
@@ -213,6 +213,22 @@ def unorder(x: Real) -> Callable[[Real], Real]:
 
 
 @entry_kernel
+def relu(x: Array, y: Array) -> None:
+    """y = max(x, 0); NaN stays NaN. x, y: (N,)."""
+    zero = x.dtype.type(0)
+    for i in range(x.shape[0]):
+        y[i] = zero if x[i] <= zero else x[i]
+
+
+@entry_kernel
+def relu_backward(dy: Array, x: Array, dx: Array) -> None:
+    """dx = dy where x > 0, else 0. All (N,)."""
+    zero = x.dtype.type(0)
+    for i in range(x.shape[0]):
+        dx[i] = dy[i] if x[i] > zero else zero
+
+
+@entry_kernel
 def quick_gelu(x: Array, slope: Real, y: Array) -> None:
     """y = x sigmoid(slope x). x, y: (N,)."""
     one = x.dtype.type(1)
@@ -396,3 +412,49 @@ def l2_normalize_backward(dy: Array, y: Array, inv_norm: Array, dx: Array) -> No
             along_y += dy[r, j] * y[r, j]
         for j in range(y.shape[1]):
             dx[r, j] = inv_norm[r] * (dy[r, j] - y[r, j] * along_y)
+
+
+# --- Word embeddings ------------------------------------------------------------------------------
+
+
+@row_kernel
+def embedding_backward(dy: Array, ids: Array, order: Array, total: Array, dtable: Array) -> None:
+    """Adds dy[r] to dtable[ids[r]]. dy: (R, D). ids: (R,), and `order`, which sorts them.
+
+    total: (D,) zeros in float64, the sum for one word: a padding word may stand in most places.
+    dtable: (V, D).
+    """
+    for n in range(order.shape[0]):
+        r = order[n]
+        for j in range(dy.shape[1]):
+            total[j] += dy[r, j]
+        if n + 1 == order.shape[0] or ids[order[n + 1]] != ids[r]:
+            for j in range(dy.shape[1]):
+                dtable[ids[r], j] += total[j]
+                total[j] = 0
+
+
+# --- An optimiser's step --------------------------------------------------------------------------
+
+
+@entry_kernel
+def adamw(
+    x: Array,
+    grad: Array,
+    mean: Array,
+    square: Array,
+    factors: Array,
+    new_x: Array,
+    new_mean: Array,
+    new_square: Array,
+) -> None:
+    """All (N,), the last three results. factors: what stands before the old and the new in x, in
+    mean and in square, what takes the bias from the new mean and square, and eps.
+    """
+    x_kept, rate, b1, b1_rest, b2, b2_rest, unbias_mean, unbias_square, eps = factors
+    for i in range(x.shape[0]):
+        m = b1 * mean[i] + b1_rest * grad[i]
+        s = b2 * square[i] + b2_rest * grad[i] * grad[i]
+        step = m * unbias_mean / (np.sqrt(s * unbias_square) + eps)
+        new_x[i] = x_kept * x[i] - rate * step
+        new_mean[i], new_square[i] = m, s

@@ -211,7 +211,7 @@ def figure_of(models: Mapping[str, Sequence[RobustnessRow]]) -> Figure:
         axes.margins(x=0.1)
     for axes in panels[:, 0]:
         axes.set_ylabel("zero-shot top-1")
-    panels[0, 0].set_ylim(0, 1)
+    panels[0, 0].set_ylim(0, 1.04)  # whole markers at 1
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)))
     return figure
