@@ -84,3 +84,9 @@ def html_table(headings: list[str], lines: list[list[str]], styles: list[str]) -
         for line, style in zip(lines, styles, strict=True)
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def markdown_table(headings: list[str], lines: list[list[str]]) -> str:
+    """A table in Markdown: the first column to the left, the others to the right."""
+    rules = [":--"] + ["--:"] * (len(headings) - 1)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [headings, rules, *lines])

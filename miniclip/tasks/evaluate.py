@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from miniclip.inspect.table import text_table
+from miniclip.inspect.table import markdown_table, text_table
 from miniclip.ops.array import Array
 from miniclip.pipeline import Pipeline
 from miniclip.training.captions import LANGUAGES, NUMBERS, name_count, name_pair, name_relation
@@ -196,12 +196,6 @@ def crossed(
 
 def percent(share: float) -> str:
     return f"{share:.1%}"
-
-
-def markdown_table(headings: list[str], lines: list[list[str]]) -> str:
-    """The first column to the left, the others to the right."""
-    rules = [":--"] + ["--:"] * (len(headings) - 1)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [headings, rules, *lines])
 
 
 def wilson_interval(right: int, total: int, z: float = 1.959963984540054) -> tuple[float, float]:

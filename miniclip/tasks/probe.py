@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from miniclip.inspect.table import text_table
+from miniclip.inspect.table import markdown_table, text_table
 from miniclip.ops import cross_entropy, cross_entropy_backward
 from miniclip.ops.array import Array
 from miniclip.pipeline import Pipeline
@@ -35,7 +35,6 @@ from miniclip.tasks.evaluate import (
     Table,
     check_count,
     embed_scenes,
-    markdown_table,
     size_of,
 )
 from miniclip.training.drawing import draw_array

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from miniclip.inspect.table import text_table
+from miniclip.inspect.table import markdown_table, text_table
 from miniclip.ops.array import Array
 from miniclip.pipeline import Pipeline
 from miniclip.tasks.evaluate import (
@@ -32,7 +32,6 @@ from miniclip.tasks.evaluate import (
     embed_pairs,
     embed_scenes,
     make_scenes,
-    markdown_table,
     percent,
 )
 from miniclip.training.drawing import draw_scene

@@ -227,7 +227,8 @@ def apart(count: int, rng: np.random.Generator) -> list[tuple[float, float, floa
         radius = float(rng.uniform(0.12, 0.19))
         slack = 0.24 - radius
         dx, dy = (float(v) for v in rng.uniform(-slack, slack, 2))
-        places.append((0.25 + 0.5 * (quarter % 2) + dx, 0.25 + 0.5 * (quarter // 2) + dy, radius))
+        x, y = 0.25 + 0.5 * (int(quarter) % 2), 0.25 + 0.5 * (int(quarter) // 2)
+        places.append((x + dx, y + dy, radius))
     return places
 
 
