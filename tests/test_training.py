@@ -393,25 +393,42 @@ def test_no_checkpoint_is_no_error(tmp_path):
     assert not make_trainer("vit").resume()
 
 
-def test_an_interrupt_leaves_a_checkpoint(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_waits_for_the_step_and_leaves_a_checkpoint(number, tmp_path):
     trainer = make_trainer("vit", folder=tmp_path, save_every=1000)
-    take = trainer.train_on
+    step = trainer.optimizer.step
 
-    def interrupted(batch):
-        if batch.step == 4:
-            raise KeyboardInterrupt
-        return take(batch)
+    def interrupted(rate):  # in the middle of step 4: some gradients are there, no parameter moved
+        if trainer.optimizer.steps == 4:
+            os.kill(os.getpid(), number)
+        step(rate)
 
-    trainer.train_on = interrupted
+    trainer.optimizer.step = interrupted
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
-    assert state.read_state(tmp_path / STATE)[1]["progress"]["step"] == 4
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert state.read_state(tmp_path / STATE)[1]["progress"]["step"] == 5
     again = make_trainer("vit", folder=tmp_path, save_every=1000)
     assert again.resume()
     again.run(until=10)
     whole = make_trainer("vit", save_every=1000)
     whole.run(until=10)
     checks.same_bits(whole, again)
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path):
+    trainer = make_trainer("vit", folder=tmp_path, save_every=1000)
+
+    def stuck(rate):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("the second one waited too")
+
+    trainer.optimizer.step = stuck
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert not (tmp_path / STATE).exists()
 
 
 RUN = """

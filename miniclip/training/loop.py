@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,23 +85,24 @@ class Trainer:
     def run(self, until: int | None = None) -> None:
         """Train from the current step to the recipe's last (or to `until`).
 
-        Leaves a checkpoint when it ends, also by an interrupt. Raises TrainingError for a loss that
-        is no number; the last good checkpoint stays.
+        Leaves a checkpoint when it ends, also by Ctrl-C or SIGTERM, which wait for the end of the
+        step (a second one does not). Raises TrainingError for a loss that is no number; the last
+        good checkpoint stays.
         """
         stop = self.recipe.steps if until is None else min(until, self.recipe.steps)
         log = None if self.folder is None else self._open_log(self.folder)
         self.started = time.perf_counter()
         train_mode(self.network, self.optimizer.parameters.values())
         try:
-            with self._bar(stop) as bar:
+            with self._bar(stop) as bar, interrupts_wait() as interrupts:
                 for batch in batches(
                     self.data, range(self.step, stop), self.batch, self.recipe.seed
                 ):
                     record = self.train_on(batch)
                     self._after(record, log, bar)
-        except KeyboardInterrupt:
-            self._save_or_warn()
-            raise
+                    if interrupts:
+                        self._save_or_warn()
+                        raise KeyboardInterrupt
         finally:
             self.network.eval()
         if self.folder is not None:
@@ -280,6 +284,30 @@ class Trainer:
                         f"{path}: a run with {field} = {found!r}, expected {wanted!r} as asked for "
                         "now; choose another folder, or the same settings"
                     )
+
+
+@contextlib.contextmanager
+def interrupts_wait() -> Iterator[list[int]]:
+    """Collect the first Ctrl-C or SIGTERM instead of raising it: half a step is no checkpoint.
+
+    The second one interrupts at once. Other threads than the main one get no signals.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+
+    def note(number: int, frame: Any) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def train_mode(network: CLIP, trained: Iterable[Parameter]) -> None:
