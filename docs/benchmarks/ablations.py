@@ -1,18 +1,21 @@
 """Small models trained alike, one thing changed: `python docs/benchmarks/ablations.py FOLDER`.
 
 Each row of the table is a run of `miniclip train` with its own configuration, written into FOLDER
-(a run that is there already is gone on with, or only evaluated). Prints a Markdown table.
+(a run that is there already is gone on with, or only evaluated). Prints a Markdown table, and draws
+docs/images/wrong-captions.png, the losses of the runs on clean and on wrong captions.
 """
 
 import argparse
 import copy
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
 from miniclip.pipeline import load
 from miniclip.tasks.evaluate import evaluate
 from miniclip.tasks.train import MODEL, PRESETS, train
+from miniclip.training.report import LOG, read_log, smoothed
 
 # name, preset, fields of the image tower, options of the scenes
 RUNS = (
@@ -65,6 +68,21 @@ def run(folder, name, preset, vision, scenes, steps):
     return load(out, "numba")
 
 
+def plot_losses(folder, picture):
+    """Smoothed loss over steps of those runs that the folder has, ViT beside ResNet."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    for axes, kind, title in zip(
+        figure.subplots(1, 2, sharey=True), ("vit", "rn"), ("ViT", "ResNet"), strict=True
+    ):
+        for name, label in ((kind, "clean captions"), (f"{kind}-wrong", "20 % wrong")):
+            rows = read_log(folder / name / LOG)
+            axes.plot(smoothed([row["loss"] for row in rows]), label=label)
+        axes.plot([row["chance"] for row in rows], "k--", linewidth=0.8, label="guessing, ln N")
+        axes.set(title=title, xlabel="step", ylabel="contrastive loss", ylim=(0, None))
+        axes.legend()
+    figure.savefig(picture, dpi=110)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
@@ -83,6 +101,8 @@ def main():
             result = evaluate(model, options.count)
         shares = [f"{100 * result.find(*question).share:.1f}" for question in QUESTIONS]
         print(f"| {' | '.join([title, *shares])} |", flush=True)
+    if not options.only:
+        plot_losses(options.folder, Path(__file__).parents[1] / "images" / "wrong-captions.png")
 
 
 if __name__ == "__main__":
