@@ -26,7 +26,9 @@ def test_they_are_small_and_whole(model):
     names = {"model.safetensors", "vocab.json", "merges.txt", "README.md"}
     assert {path.name for path in folder.iterdir()} == names
     assert (folder / "model.safetensors").stat().st_size <= 8_000_000
-    assert hub.check_weights(model.name).ok
+    report = hub.check_weights(model.name)
+    assert report.ok
+    assert report.files[0].sha256 == report.files[0].expected  # as committed
     assert hub.resolve(model.name).path == folder
 
 

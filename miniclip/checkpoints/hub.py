@@ -23,8 +23,8 @@ from miniclip.checkpoints.known import (
     known,
     nearest_names,
 )
+from miniclip.checkpoints.shipped import HASHES, shipped_path, weights_folder
 from miniclip.checkpoints.shipped import NAMES as SHIPPED
-from miniclip.checkpoints.shipped import shipped_path, weights_folder
 
 __all__ = [
     "FileReport",
@@ -207,6 +207,7 @@ def check_weights(what: str | os.PathLike[str]) -> WeightsReport:
     if path is None:
         raise HubError(f"{what}: not in the cache; first: miniclip weights download {what}")
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    hashes = [downloads.expected_hash(file, entry, None) for file in files]
+    shipped = HASHES.get(str(what))
+    hashes = [shipped or downloads.expected_hash(file, entry, None) for file in files]
     checked = map(integrity.check_file, files, hashes)
     return WeightsReport(str(what), tuple(checked))

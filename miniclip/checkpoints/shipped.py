@@ -9,7 +9,12 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-NAMES = ("mini-vit", "mini-rn")
+# name -> sha256 of its model.safetensors
+HASHES = {
+    "mini-vit": "817157bbdd7afb7c0cd04894d5471fc43a706a806a097b22a365fdcca8986d01",
+    "mini-rn": "9b9828b80b364912d00a12a11f15b7bab6dcb2ac234c74eb86401dbdc2063edf",
+}
+NAMES = tuple(HASHES)
 DEFAULT = "mini-vit"
 
 

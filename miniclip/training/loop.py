@@ -102,6 +102,7 @@ class Trainer:
                     self._after(record, log, bar)
                     if interrupts:
                         self._save_or_warn()
+                        self.report(f"stopped after step {self.step}; the same command goes on")
                         raise KeyboardInterrupt
         finally:
             self.network.eval()
