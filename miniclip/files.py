@@ -29,10 +29,13 @@ def write_files(files: Mapping[Path, Callable[[BinaryIO], None]]) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """One file with this content."""
+def write_bytes(contents: Mapping[Path, bytes]) -> None:
+    """Files with this content, all or none."""
 
-    def write(file: BinaryIO) -> None:
-        file.write(content)
+    def writer(content: bytes) -> Callable[[BinaryIO], None]:
+        def write(file: BinaryIO) -> None:
+            file.write(content)
 
-    write_files({path: write})
+        return write
+
+    write_files({path: writer(content) for path, content in contents.items()})

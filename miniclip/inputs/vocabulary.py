@@ -15,7 +15,6 @@ import hashlib
 import io
 import json
 import os
-import secrets
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from miniclip.files import write_bytes
 from miniclip.inputs.bpe import (
     BASE_SIZE,
     END,
@@ -225,19 +225,11 @@ def _added_specials(content: dict[str, Any]) -> dict[str, int]:
 
 
 def write_vocabulary(folder: Path, merges: Sequence[Pair], vocab: Vocab) -> None:
-    """merges.txt and vocab.json: each is written beside its place, then both are moved there."""
+    """merges.txt and vocab.json: both whole, or the folder is as it was."""
     lines = ["#version: 0.2", *map(" ".join, merges), ""]
     contents = {
         "merges.txt": "\n".join(lines),
         "vocab.json": json.dumps(dict(vocab), ensure_ascii=False),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    parts = {name: folder / f".{name}.{secrets.token_hex(4)}.part" for name in contents}
-    try:
-        for name, part in parts.items():
-            part.write_text(contents[name], encoding="utf-8", newline="\n")
-        for name, part in parts.items():
-            part.replace(folder / name)
-    finally:
-        for part in parts.values():
-            part.unlink(missing_ok=True)
+    write_bytes({folder / name: content.encode() for name, content in contents.items()})

@@ -65,5 +65,5 @@ def draw_scenes(count: int, folder: Path, seed: int = SEED) -> Path:
         draw_scene(scene, SIZE).save(folder / name)
         rows.writerow([name, caption(scene, np.random.default_rng([seed, number, 3]))])
     path = folder / "captions.csv"
-    write_bytes(path, table.getvalue().encode())
+    write_bytes({path: table.getvalue().encode()})
     return path

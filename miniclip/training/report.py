@@ -117,7 +117,7 @@ class Log:
         kept = [row for row in read_log(self.path) if row["step"] < step]
         content = "".join(json.dumps(row) + "\n" for row in kept).encode()
         if content != self.path.read_bytes():
-            write_bytes(self.path, content)
+            write_bytes({self.path: content})
 
     def write(self, record: Record) -> None:
         try:

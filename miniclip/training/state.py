@@ -32,7 +32,7 @@ def write_state(path: Path, tensors: Mapping[str, Array], notes: dict[str, Any])
     # ascontiguousarray makes (1,) of a number without dimensions
     shaped = {name: x.reshape(tensors[name].shape) for name, x in contiguous.items()}
     metadata = {"miniclip.training": json.dumps({"format": FORMAT, **notes})}
-    write_bytes(path, save(shaped, metadata))
+    write_bytes({path: save(shaped, metadata)})
 
 
 def read_state(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
