@@ -31,11 +31,13 @@ def write_files(files: Mapping[Path, Callable[[BinaryIO], None]]) -> None:
 
 def write_bytes(contents: Mapping[Path, bytes]) -> None:
     """Files with this content, all or none."""
-
-    def writer(content: bytes) -> Callable[[BinaryIO], None]:
-        def write(file: BinaryIO) -> None:
-            file.write(content)
-
-        return write
-
     write_files({path: writer(content) for path, content in contents.items()})
+
+
+def writer(content: bytes) -> Callable[[BinaryIO], None]:
+    """What `write_files` calls for a file with this content."""
+
+    def write(file: BinaryIO) -> None:
+        file.write(content)
+
+    return write

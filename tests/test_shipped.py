@@ -75,3 +75,11 @@ def test_they_are_in_the_table(capsys):
     assert all(row["cached"] for row in hub.weights_table()[:2])
     with pytest.raises(ValueError, match="did you mean mini-vit"):
         miniclip.load("mini-vitt")
+
+
+def test_a_folder_of_the_same_name_is_checked_as_itself(tmp_path, monkeypatch, model):
+    """Its weights need not be the shipped ones."""
+    monkeypatch.chdir(tmp_path)
+    network = miniclip.CLIP(model.config, seed=0)
+    miniclip.Pipeline(network).save(Path(model.name) / "model.safetensors")
+    assert hub.check_weights(Path(model.name)).ok

@@ -198,16 +198,15 @@ def check_weights(what: str | os.PathLike[str]) -> WeightsReport:
     what: as for `resolve`; a name must have been downloaded. Hashes are compared where one is
     known: from the table, or from the hub. Raises HubError if it is not in the cache.
     """
-    entry, path = None, None
+    entry, path, shipped = None, None, None
     if is_local(what):
         path = local_path(what)
     else:
         entry = None if what in SHIPPED else repository_of(str(what), ACCEPTED)[0]
-        path = cached_path(str(what))
+        path, shipped = cached_path(str(what)), HASHES.get(str(what))
     if path is None:
         raise HubError(f"{what}: not in the cache; first: miniclip weights download {what}")
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    shipped = HASHES.get(str(what))
     hashes = [shipped or downloads.expected_hash(file, entry, None) for file in files]
     checked = map(integrity.check_file, files, hashes)
     return WeightsReport(str(what), tuple(checked))

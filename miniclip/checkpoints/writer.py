@@ -19,7 +19,7 @@ from miniclip.checkpoints import foreign_configs, preprocessing
 from miniclip.checkpoints.layouts import to_hf
 from miniclip.checkpoints.reader import WEIGHTS
 from miniclip.checkpoints.tensor_shapes import tensor_shapes
-from miniclip.files import write_files
+from miniclip.files import write_files, writer
 from miniclip.models import CLIPConfig
 from miniclip.ops.array import Array
 
@@ -106,12 +106,7 @@ def _save_hf(
 
 
 def _json_writer(content: dict[str, Any]) -> Callable[[BinaryIO], None]:
-    data = json.dumps(content, indent=2, sort_keys=True).encode() + b"\n"
-
-    def write(file: BinaryIO) -> None:
-        file.write(data)
-
-    return write
+    return writer(json.dumps(content, indent=2, sort_keys=True).encode() + b"\n")
 
 
 def write_safetensors(file: BinaryIO, tensors: Mapping[str, Array], notes: Notes) -> None:

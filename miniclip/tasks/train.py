@@ -137,8 +137,7 @@ def make_settings(name: str, content: dict[str, Any], changes: dict[str, Any]) -
     given = {key: value for key, value in changes.items() if value is not None}
     recipe = Recipe.from_dict({**content["recipe"], **given})
     settings = Settings(name, model, content["vocabulary"], recipe, scenes)
-    if settings.config.vision is None or settings.config.text is None:
-        raise ValueError("model: expected both towers")
+    _ = settings.config  # impossible sizes are told now
     return settings
 
 

@@ -6,7 +6,7 @@ generators that are made from a seed and the scene's number, so that scene 12,34
 same whenever and wherever it is asked for.
 
 One fifth of the pairs of shape and colour is **held out**: never drawn or named in training. Each
-shape and each colour occurs in training, but red crescents, say, do not: whoever names one has put
+shape and each colour occurs in training, but red circles, say, do not: whoever names one has put
 the two words together by himself.
 """
 
@@ -93,9 +93,10 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows. kind: how many things and why (see KINDS). number: of the drawing.
+    """What a picture shows. kind: how many things and why (see KINDS).
 
-    seed: of the details that have no name, such as the exact shade and the noise.
+    seed: the world's seed and the scene's number; details without a name follow from it too, such
+    as the exact shade and the noise.
     """
 
     kind: str
