@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from miniclip.inputs.tokenizer import Tokenizer
 from miniclip.inputs.vocabulary import BPE_FILE
 from miniclip.models import CLIP, CLIPConfig
 from miniclip.ops.array import Array
+
+if TYPE_CHECKING:  # the plans need Numba, which loads when they are first used
+    from miniclip.engine.cpu import Plan
 
 VOCABULARY_REPOSITORY = "openai/clip-vit-base-patch32"  # has vocab.json and merges.txt
 LARGEST_LOG_SCALE = 50.0  # trained models stay below ln 100; e^50 times a cosine is still finite
@@ -122,6 +125,7 @@ class Pipeline:
         self.folder = folder
         self._transform = transform
         self._tokenizer = tokenizer
+        self._plan: Plan | None = None
 
     def __repr__(self) -> str:
         network = self.network
@@ -160,6 +164,34 @@ class Pipeline:
         """Move to another backend or dtype."""
         self.network.to(backend, dtype)
         return self
+
+    @property
+    def plan(self) -> Plan | None:
+        """What `encode_image` and `encode_text` run instead of the modules; `print` it to see.
+
+        On the numba backend only, and not while passes are recorded or traced: None elsewhere.
+        """
+        if self.network.ops.name != "numba":
+            return None
+        if self._plan is None or self._plan.network is not self.network:
+            from miniclip.engine.cpu import Plan
+
+            self._plan = Plan(self.network)
+        return self._plan
+
+    def compile(self) -> Plan:
+        """Make the plan of both towers now, rather than at the first picture and the first text.
+
+        Needed after writing into a parameter's array by hand; assigning parameters, loading a
+        state and optimiser steps are noticed without. Raises ValueError on other backends.
+        """
+        plan = self.plan
+        if plan is None:
+            raise ValueError(
+                f"compile: the model is on the {self.network.ops.name} backend, expected numba"
+            )
+        plan.compile()
+        return plan
 
     def save(self, path: str | Path, layout: str = "openai") -> None:
         """Write the weights: layout "openai" (one .safetensors file) or "hf" (a folder).
@@ -270,7 +302,8 @@ class Pipeline:
         """One chunk through a tower and back to NumPy; never keeps a non-finite embedding."""
         ops = self.network.ops
         on_device = ops.asarray(x, self.network.dtype) if kind == "image" else ops.as_ids(x)
-        y = ops.to_numpy(tower(on_device))
+        plan = None if self.plan is None else self.plan.of(kind)
+        y = ops.to_numpy((plan or tower)(on_device))
         if not np.isfinite(y).all():
             raise ValueError(self._why_not_finite(x, kind))
         return y

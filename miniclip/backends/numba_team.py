@@ -1,0 +1,224 @@
+"""The threads of the compiled code: a few that share one job, and meet after each of its steps.
+
+Threads that belong to several owners (a BLAS library's, OpenMP's, a pool's) fight for the same
+cores. Here one team owns them all: a job is a Python function that every member runs, step by step;
+in each step, compiled code without the interpreter's lock, members take the next piece of work from
+a common counter until none is left, and wait for each other. So a core that is slow, or taken by
+another program for a moment, does fewer pieces instead of holding up the rest.
+
+One job runs at a time. Callers from several threads stand in line: each job has all cores to
+itself, which takes no longer than all of them at once, and needs less memory.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, TypeAlias
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+
+from miniclip.backends.numba_tiles import intrinsic, pointer
+from miniclip.ops.array import Array
+
+# Counters of different steps lie in different cache lines: 8 numbers of 8 bytes.
+APART = 8
+PATIENCE = 2000  # looks at a counter before the core is offered to others
+
+Job: TypeAlias = Callable[[int, int], None]  # job(member, members)
+Order: TypeAlias = Callable[[], BaseException | None] | None  # None: go home
+
+
+# --- Counters that several threads change ---------------------------------------------------------
+
+
+@intrinsic
+def fetch_add(typing_context: Any, counters: Any, at: Any, value: Any) -> Any:
+    """Add to counters[at], whole before any other thread sees it; returns what was there before."""
+    signature = types.int64(counters, types.int64, types.int64)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        counters, at, value = arguments
+        address = pointer(context, builder, signature.args[0], counters, at)
+        return builder.atomic_rmw("add", address, value, "seq_cst")
+
+    return signature, codegen
+
+
+@intrinsic
+def fetch(typing_context: Any, counters: Any, at: Any) -> Any:
+    """counters[at] as it is now, not as the compiler remembers it."""
+    signature = types.int64(counters, types.int64)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        counters, at = arguments
+        address = pointer(context, builder, signature.args[0], counters, at)
+        return builder.load_atomic(address, "seq_cst", 8)
+
+    return signature, codegen
+
+
+@intrinsic
+def offer_core(typing_context: Any) -> Any:
+    """Let another thread run on this core, if one waits for it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
+        function = builder.module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(ir.IntType(32), [])
+            function = ir.Function(builder.module, kind, name)
+        builder.call(function, [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@njit(nogil=True, cache=True)
+def claim(sync: Array, step: int) -> int:
+    """The number of the next piece of this step that nobody has taken."""
+    return fetch_add(sync, (2 * step + 1) * APART, 1)
+
+
+@njit(nogil=True, cache=True)
+def meet(sync: Array, step: int, members: int) -> None:
+    """Wait until all members have come here, or the job was given up."""
+    here = (2 * step + 2) * APART
+    fetch_add(sync, here, 1)
+    looks = 0
+    while fetch(sync, here) < members and fetch(sync, 0) == 0:
+        looks += 1
+        if looks > PATIENCE:
+            offer_core()
+
+
+def make_sync(steps: int) -> Array:
+    """Counters for a job of so many steps. Entry 0 is not 0 once a member has given up."""
+    return np.zeros((2 * steps + 1) * APART, np.int64)
+
+
+# --- The team -------------------------------------------------------------------------------------
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; OMP_NUM_THREADS asks for fewer, as it does for BLAS."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        cores = os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return min(int(asked), cores) if asked.isdecimal() and int(asked) > 0 else cores
+
+
+class Team:
+    """`members` threads, the caller's among them. `run` gives them a job and waits for its end."""
+
+    def __init__(self, members: int) -> None:
+        self.members = members
+        self._one_job = threading.Lock()
+        self._inboxes: list[SimpleQueue[Order]] = []
+        self._outbox: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def run(self, job: Job, give_up: Callable[[], None]) -> None:
+        """Every member calls job(member, members); member 0 is the caller.
+
+        give_up: called when a member raises, so that the others do not wait for it. The first
+        exception is raised again here, after all members have stopped.
+        """
+        with self._one_job:
+            self._hire()
+            for member, inbox in enumerate(self._inboxes, 1):
+                inbox.put(partial(_attempt, job, give_up, member, self.members))
+            outcomes = [_attempt(job, give_up, 0, self.members)]
+            outcomes += [self._outcome(give_up) for _ in self._inboxes]
+        for error in outcomes:
+            if error is not None:
+                raise error
+
+    def dismiss(self) -> None:
+        """End the threads, after the job that they may be at."""
+        with self._one_job:
+            for inbox in self._inboxes:
+                inbox.put(None)
+            self._inboxes = []
+
+    def _hire(self) -> None:
+        """Start the threads when they are first needed; they wait for jobs as long as we live."""
+        while len(self._inboxes) < self.members - 1:
+            inbox: SimpleQueue[Order] = SimpleQueue()
+            self._inboxes.append(inbox)
+            arguments = (inbox, self._outbox)
+            threading.Thread(target=_work, args=arguments, daemon=True, name="miniclip").start()
+
+    def _outcome(self, give_up: Callable[[], None]) -> BaseException | None:
+        """What became of one other member. A signal (Ctrl-C) must not leave it running."""
+        signal: BaseException | None = None
+        while True:
+            try:
+                return self._outbox.get() or signal
+            except BaseException as error:  # get() itself raises nothing; a signal's handler does
+                give_up()
+                signal = error
+
+
+def _work(inbox: SimpleQueue[Order], outbox: SimpleQueue[BaseException | None]) -> None:
+    while (order := inbox.get()) is not None:
+        outbox.put(order())
+        del order  # do not keep the job's arrays until the next one
+
+
+def _attempt(
+    job: Job, give_up: Callable[[], None], member: int, members: int
+) -> BaseException | None:
+    try:
+        job(member, members)
+    except BaseException as error:
+        give_up()
+        return error
+    return None
+
+
+_team: Team | None = None
+_team_lock = threading.Lock()
+
+
+def team() -> Team:
+    """The process's one team."""
+    global _team
+    with _team_lock:
+        if _team is None:
+            _team = Team(usable_cores())
+        return _team
+
+
+def set_threads(threads: int | None) -> None:
+    """How many threads the compiled plans use from now on; None: as many as there are cores.
+
+    Raises ValueError for less than one.
+    """
+    global _team
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads: got {threads}, expected at least 1")
+    with _team_lock:
+        wanted = threads or usable_cores()
+        if _team is not None and _team.members != wanted:
+            _team.dismiss()
+            _team = None
+        if _team is None:
+            _team = Team(wanted)
+
+
+def _after_fork() -> None:
+    """A forked process has no threads but the one that forked: it starts a team of its own."""
+    global _team, _team_lock
+    _team, _team_lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,1 @@
+"""Inference plans: what a loaded network becomes when only its answers are wanted, fast."""
