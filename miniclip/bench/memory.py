@@ -24,8 +24,9 @@ FIELD = "RssAnon:"
 class Job:
     """What a child process does: embed `count` pictures with one model.
 
-    subject: "ours" or "torch". repeated: the pictures are one, in a view that holds it once, so
-    that they take no memory themselves; otherwise all are there and are one batch.
+    subject: "ours" or "torch". model: a shipped one, a folder or a file. repeated: the pictures are
+    one, in a view that holds it once, so that they take no memory themselves; otherwise all are
+    there and are one batch.
     """
 
     subject: str
@@ -43,7 +44,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Peak:
-    """MiB of own memory. before: weights and pictures there, nothing computed yet. peak: the
+    """MiB of own memory. before: models and pictures there, nothing computed yet. peak: the
     highest of all. first, last: the highest in the first and in the last quarter of the time."""
 
     before: float

@@ -20,6 +20,7 @@ from miniclip.bench import peers, subjects, threads
 from miniclip.bench.inputs import pictures
 from miniclip.bench.memory import Job, Peak, own_memory
 from miniclip.ops.array import Array
+from miniclip.pipeline import load
 
 EVERY = 0.002  # seconds
 REPEATS = 3  # of a batch: the first call packs weights and fills pools, later ones reuse them
@@ -59,13 +60,18 @@ class Sampler:
 
 
 def make_work(job: Job) -> Callable[[], Any]:
-    """Load the weights, make the pictures, and return what is to be measured."""
-    config, state, _ = subjects.load_weights(job.model, job.activation)
-    x = job_pictures(config, job)
+    """Load the weights, each in its usual way, make the pictures, and return what is measured.
+
+    Ours come from the file as it is mapped, the original's are its own copy.
+    """
     if job.subject == "torch":
-        model = peers.original_clip(config, state)
-        return peers.inference(model.visual, peers.need("torch").from_numpy(x))
-    pipeline = subjects.make_pipeline(config, state, "numba")
+        config, state, _ = subjects.load_weights(job.model, job.activation)
+        model = peers.original_clip(config, state, copy=True)
+        return peers.inference(
+            model.visual, peers.need("torch").from_numpy(job_pictures(config, job))
+        )
+    pipeline = load(job.model, "numba", activation=job.activation)
+    x = job_pictures(pipeline.config, job)
     return lambda: pipeline.encode_image(x, progress=False)
 
 

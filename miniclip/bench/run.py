@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from miniclip.bench.subjects import (
 )
 from miniclip.bench.threads import cores, limited
 from miniclip.files import write_bytes
-from miniclip.models import CLIPConfig
+from miniclip.models import OPENAI_CONFIGS, CLIPConfig
 from miniclip.ops.array import Array
 
 KINDS = ("inference", "training", "memory")
@@ -95,20 +96,31 @@ def measure_times(
 def measure_memory(
     options: Options, threads: int, record: dict[str, Any], report: Callable[[str], None]
 ) -> None:
-    """Each job in a process of its own."""
+    """Each job in a process of its own, which loads the weights from a file, as users do."""
     memory.own_memory()  # says so where the system does not tell
     for model in options.models:
-        asked = memory.jobs(
-            model,
-            options.batches,
-            options.pictures,
-            "torch" in options.against,
-            threads,
-            options.activation,
-        )
-        rows = [(job, memory.measure(job)) for job in asked]
+        with tempfile.TemporaryDirectory() as folder:
+            asked = memory.jobs(
+                on_disk(model, Path(folder)),
+                options.batches,
+                options.pictures,
+                "torch" in options.against,
+                threads,
+                options.activation,
+            )
+            rows = [(job, memory.measure(job)) for job in asked]
+        rows = [(replace(job, model=model), peak) for job, peak in rows]
         report(f"\n{memory.table(rows)}")
         record["cases"] += [memory.record(job, peak) for job, peak in rows]
+
+
+def on_disk(model: str, folder: Path) -> str:
+    """The model itself, or random weights of that name in a file in this folder."""
+    if model not in OPENAI_CONFIGS:
+        return model
+    config, state, _ = load_weights(model)
+    make_pipeline(config, state, "numpy").save(folder / "random.safetensors")
+    return str(folder / "random.safetensors")
 
 
 # ------------------------------------------------------------------------ cases
