@@ -167,9 +167,9 @@ class Pipeline:
 
     @property
     def plan(self) -> Plan | None:
-        """What `encode_image` and `encode_text` run instead of the modules; `print` it to see.
+        """What `encode_image` and `encode_text` run instead of the modules; None unless on numba.
 
-        On the numba backend only, and not while passes are recorded or traced: None elsewhere.
+        `print` it to see each tower's steps, or why it runs by its modules at the moment.
         """
         if self.network.ops.name != "numba":
             return None

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from threadpoolctl import threadpool_limits
@@ -24,3 +25,13 @@ settings.load_profile("steady")
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
     threadpool_limits(1, "blas")
+    os.environ["OMP_NUM_THREADS"] = "1"  # the compiled plans ask for it when they are first used
+
+
+@pytest.fixture
+def threads():
+    """How many threads the compiled plans use: `threads(2)`, for the length of one test."""
+    from miniclip.backends.numba_team import set_threads
+
+    yield set_threads
+    set_threads(None)

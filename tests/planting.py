@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 
 import miniclip
 
@@ -37,8 +38,39 @@ def planted(bug):
     name = f"miniclip.{bug.module}_planted"
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader=None))
     module.__file__ = str(PACKAGE / bug.path)
-    exec(compile(bug.changed_source(), module.__file__, "exec"), module.__dict__)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        exec(compile(bug.changed_source(), module.__file__, "exec"), module.__dict__)
+    finally:
+        del sys.modules[name]
     return module
+
+
+@contextmanager
+def planted_in_place(bug, room):
+    """The functions and classes of a planted module instead of the real ones, wherever modules of
+    that room use them, while the block lasts. Compiled kernels stay: theirs is a cache on disk.
+    """
+    real, module = sys.modules[f"miniclip.{bug.module}"], planted(bug)
+    changed = {
+        id(getattr(real, name)): value
+        for name, value in vars(module).items()
+        if isinstance(value, type | FunctionType) and value.__module__ == module.__name__
+    }
+    places = [
+        (user, name, value)
+        for user_name, user in list(sys.modules.items())
+        if user_name.startswith(f"miniclip.{room}.")
+        for name, value in list(vars(user).items())
+        if id(value) in changed
+    ]
+    try:
+        for user, name, value in places:
+            setattr(user, name, changed[id(value)])
+        yield module
+    finally:
+        for user, name, value in places:
+            setattr(user, name, value)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """All nine CLIPs at full size against the original in float64, and two of them backward.
 
 The weights are random, and alive (`original.living_state`). Float32 is judged by what float32 can
-do: our error may be three times the original's own, or 1e-5. The tests are heavy, so they run one
+do: our error may be three times the original's own, or 1e-5, and an inference plan's three times
+the modules' own, or 1e-5. The tests are heavy, so they run one
 after the other, in one worker of pytest-xdist, and each keeps one float64 truth for all backends.
 """
 
@@ -20,6 +21,7 @@ from original import (
     transformers_clip,
 )
 
+from miniclip.engine.cpu import Plan
 from miniclip.models import CLIP, OPENAI_CONFIGS
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("heavy")]
@@ -69,6 +71,8 @@ def test_embeddings_and_logits(name):
     for backend in BACKENDS:
         got = our_outputs(model.to(backend), inputs)
         check_outputs(f"{name}, {backend}", got, truth, own)
+    modules = errors({what: got[what] for what in ("images", "texts")}, truth)
+    check_outputs(f"{name}, plan", plan_outputs(model, inputs), truth, modules, "the modules'")
     if not config.vision.is_resnet:
         theirs = transformers_outputs(config, state, inputs)
         check_outputs(f"{name}, transformers", got, theirs, errors(theirs, truth))
@@ -163,13 +167,19 @@ def transformers_outputs(config, state, inputs):
     return {what: y.numpy() for what, y in outputs.items()}
 
 
+def plan_outputs(model, inputs):
+    """What `encode_image` and `encode_text` run instead of the modules."""
+    plan = Plan(model)
+    return {"images": plan.of("image")(inputs[0]), "texts": plan.of("text")(inputs[1])}
+
+
 def errors(got, truth):
-    return {what: relative_l2(got[what], truth[what]) for what in truth}
+    return {what: relative_l2(got[what], truth[what]) for what in got}
 
 
-def check_outputs(who, got, truth, own):
+def check_outputs(who, got, truth, own, whose="PyTorch's own"):
     for what, error in errors(got, truth).items():
-        print(f"{who}: {what} error {error:.1e} (PyTorch's own {own[what]:.1e})")
+        print(f"{who}: {what} error {error:.1e} ({whose} {own[what]:.1e})")
         assert error <= max(FACTOR * own[what], FLOOR), f"{who}: {what} error {error:.1e}"
 
 

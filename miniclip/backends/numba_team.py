@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
@@ -122,6 +123,7 @@ class Team:
     def __init__(self, members: int) -> None:
         self.members = members
         self._one_job = threading.Lock()
+        self._threads: list[threading.Thread] = []
         self._inboxes: list[SimpleQueue[Order]] = []
         self._outbox: SimpleQueue[BaseException | None] = SimpleQueue()
 
@@ -132,11 +134,15 @@ class Team:
         exception is raised again here, after all members have stopped.
         """
         with self._one_job:
-            self._hire()
-            for member, inbox in enumerate(self._inboxes, 1):
-                inbox.put(partial(_attempt, job, give_up, member, self.members))
-            outcomes = [_attempt(job, give_up, 0, self.members)]
-            outcomes += [self._outcome(give_up) for _ in self._inboxes]
+            try:
+                self._hire()
+                for member, inbox in enumerate(self._inboxes, 1):
+                    inbox.put(partial(_attempt, job, give_up, member, self.members))
+                outcomes = [_attempt(job, give_up, 0, self.members)]
+                outcomes += [self._outbox.get() for _ in self._inboxes]
+            except BaseException:  # of a signal's handler (Ctrl-C), wherever it caught us
+                self._break_off(give_up)
+                raise
         for error in outcomes:
             if error is not None:
                 raise error
@@ -146,7 +152,7 @@ class Team:
         with self._one_job:
             for inbox in self._inboxes:
                 inbox.put(None)
-            self._inboxes = []
+            self._inboxes, self._threads = [], []
 
     def _hire(self) -> None:
         """Start the threads when they are first needed; they wait for jobs as long as we live."""
@@ -154,17 +160,33 @@ class Team:
             inbox: SimpleQueue[Order] = SimpleQueue()
             self._inboxes.append(inbox)
             arguments = (inbox, self._outbox)
-            threading.Thread(target=_work, args=arguments, daemon=True, name="miniclip").start()
+            thread = threading.Thread(target=_work, args=arguments, daemon=True, name="miniclip")
+            self._threads.append(thread)
+            thread.start()
 
-    def _outcome(self, give_up: Callable[[], None]) -> BaseException | None:
-        """What became of one other member. A signal (Ctrl-C) must not leave it running."""
-        signal: BaseException | None = None
+    def _break_off(self, give_up: Callable[[], None]) -> None:
+        """After a signal nobody knows who has an order or an outcome, so all members go home; the
+        next job hires others. When this returns no member is at work.
+        """
         while True:
             try:
-                return self._outbox.get() or signal
-            except BaseException as error:  # get() itself raises nothing; a signal's handler does
                 give_up()
-                signal = error
+                for inbox in self._inboxes:
+                    inbox.put(None)
+                while any(map(_is_there, self._threads)):
+                    time.sleep(0.001)
+                self._outbox = SimpleQueue()
+                self._inboxes, self._threads = [], []
+                return
+            except BaseException:  # one more signal: the first one is raised in the end
+                continue
+
+
+def _is_there(thread: threading.Thread) -> bool:
+    """Like is_alive(), which a signal during join() makes false too early. A thread that has not
+    begun has no order.
+    """
+    return thread.ident is not None and thread in threading.enumerate()
 
 
 def _work(inbox: SimpleQueue[Order], outbox: SimpleQueue[BaseException | None]) -> None:

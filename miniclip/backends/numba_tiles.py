@@ -82,9 +82,9 @@ def spread(builder: Any, value: Any) -> Any:
 
 
 def multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
-    """x y + z with one rounding, on vectors."""
+    """x y + z on vectors, in one instruction where the processor has it."""
     element = "f32" if isinstance(x.type.element, ir.FloatType) else "f64"
-    name = f"llvm.fma.v{x.type.count}{element}"
+    name = f"llvm.fmuladd.v{x.type.count}{element}"
     function = builder.module.globals.get(name)
     if function is None:
         function = ir.Function(builder.module, ir.FunctionType(x.type, [x.type] * 3), name)

@@ -8,11 +8,13 @@ they are; `plan.describe()` lists the steps, or says why a tower runs by its mod
 
 from __future__ import annotations
 
+import functools
+import os
 import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import is_dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -25,19 +27,12 @@ from miniclip.models.checks import check_ends, check_ids, check_images
 from miniclip.models.resnet import ModifiedResNet
 from miniclip.models.text import TextTransformer
 from miniclip.models.vit import VisionTransformer
-from miniclip.nn import attention, blocks, layers
-from miniclip.nn.module import Module, Sequential
+from miniclip.nn import layers
+from miniclip.nn.module import Module
 from miniclip.ops.array import Array
 
 # What the plans know how to do; anything else runs by its modules.
-KNOWN = {
-    ModifiedResNet, TextTransformer, VisionTransformer, Sequential,
-    attention.AttentionPool2d, attention.MultiheadAttention,
-    blocks.Bottleneck, blocks.ResidualAttentionBlock, blocks.Transformer,
-    layers.AvgPool2d, layers.BatchNorm2d, layers.Conv2d, layers.Embedding,
-    layers.GlobalAveragePool2d, layers.Identity, layers.LayerNorm, layers.Linear,
-    layers.PatchEmbedding, layers.ReLU, *ACTIVATIONS,
-}  # fmt: skip
+TOWERS: set[Any] = {ModifiedResNet, TextTransformer, VisionTransformer}
 
 # Buffers of the pictures or texts that go through at once: enough to read the weights seldom, not
 # much more than what the last cache holds.
@@ -48,18 +43,44 @@ class NoPlan(Exception):
     """Why a tower cannot be planned."""
 
 
-def check_plannable(tower: Module) -> None:
+def check_plannable(tower: Any) -> None:
     """Raise NoPlan unless every part of the tower is what the plans are written for."""
+    kind: Any = type(tower)
+    usual = usual_parts(kind, tower.config) if kind in TOWERS else {}
     for name, module in tower.named_modules():
-        reason = why_unknown(module)
+        reason = why_unknown(module, usual.get(name))
         if reason:
             raise NoPlan(f"{name or 'the tower'} ({type(module).__name__}) {reason}")
 
 
-def why_unknown(module: Module) -> str | None:
-    """What no plan can do for this module, if there is something."""
-    if type(module) not in KNOWN:
-        return "is not a module that plans know"
+Part: TypeAlias = tuple[Any, set[str], bool | None]  # type, names of parameters, whether causal
+
+
+@functools.cache
+def usual_parts(tower: Any, config: Any) -> dict[str, Part]:
+    """What the modules of such a tower are, by name."""
+    return {
+        name: (type(module), set(module.parameters_), getattr(module, "causal", None))
+        for name, module in tower(config, 1).named_modules()
+    }
+
+
+def is_usual(module: Any, part: Part) -> bool:
+    """Whether a module is what stands in its place usually; any activation may be another one."""
+    kind, names, causal = part
+    if type(module) is not kind:
+        return type(module) in ACTIVATIONS and kind in ACTIVATIONS
+    if module.parameters_.keys() != names:
+        return False
+    return causal is None or module.causal == causal
+
+
+def why_unknown(module: Module, part: Part | None) -> str | None:
+    """What no plan can do for this module, if there is something. part: what it is usually."""
+    if part is None or not is_usual(module, part):
+        return "is not a module that plans know in its place"
+    if module._recording() is not None:
+        return "is being recorded"
     if "forward" in module.__dict__:
         return "has a forward of its own: it is being traced, or was changed"
     if module.training and type(module) is layers.BatchNorm2d:
@@ -78,18 +99,20 @@ class TowerPlan:
         check_plannable(tower)
         self.tower: Any = tower
         self._state = [weakref.ref(thing) for thing in fingerprint(tower)]
+        self._settings = settings(tower)
         self._packed: dict[Any, Any] = {}
-        self._programs: dict[tuple[int, ...], Program] = {}
+        self._programs: dict[tuple[Any, bool], Program] = {}  # by size and antialias
         self._one_call = threading.Lock()
         self.program(self._usual_size())
 
     def is_current(self) -> bool:
-        """Whether the tower still has the modules and arrays that were packed."""
-        now = fingerprint(self.tower)
-        try:
-            return all(old() is new for old, new in zip(self._state, now, strict=True))
-        except ValueError:
-            return False
+        """Whether the tower still has the modules, arrays and settings that were packed."""
+        now = list(fingerprint(self.tower))
+        return (
+            len(now) == len(self._state)
+            and all(old() is new for old, new in zip(self._state, now, strict=True))
+            and settings(self.tower) == self._settings
+        )
 
     def _usual_size(self) -> tuple[int, ...]:
         if isinstance(self.tower, TextTransformer):
@@ -98,7 +121,8 @@ class TowerPlan:
 
     def program(self, size: tuple[int, ...]) -> Program:
         """The steps for pictures (height, width), or for texts of at most (tokens,)."""
-        if size not in self._programs:
+        key = (size, getattr(self.tower, "antialias", True))
+        if key not in self._programs:
             program = Program()
             if isinstance(self.tower, TextTransformer):
                 add_text(program, self.tower, self._packed, *size)
@@ -106,8 +130,8 @@ class TowerPlan:
                 add_vit(program, self.tower, self._packed, *size)
             else:
                 add_resnet(program, self.tower, self._packed, *size)
-            self._programs = {size: program}  # the buffers of another size are let go
-        return self._programs[size]
+            self._programs = {key: program}  # the buffers of another size are let go
+        return self._programs[key]
 
     def __call__(self, x: Array) -> Array:
         """Pictures (B, 3, H, W) or ids (B, T) -> embeddings (B, E), as the tower gives them."""
@@ -153,7 +177,7 @@ class TowerPlan:
     def lines(self) -> Iterator[str]:
         """The steps, and what they keep in memory."""
         packed = sum(w.data.nbytes for w in all_weights(self._packed))
-        for size, program in self._programs.items():
+        for (size, _), program in self._programs.items():
             shape = " x ".join(map(str, size))
             what = "tokens" if len(size) == 1 else "pixels"
             yield f"{len(program.steps)} steps for {shape} {what}, {packed / 2**20:.0f} MiB packed"
@@ -200,16 +224,27 @@ def fingerprint(tower: Module) -> Iterator[Any]:
         yield from module.buffers_.values()
 
 
+def settings(tower: Module) -> list[Any]:
+    """The numbers that modules compute with, beside their arrays."""
+    names = ("eps", "heads", "stride", "kernel", "padding", "grid")
+    return [module.__dict__.get(name) for module in tower.modules() for name in names]
+
+
 class Plan:
     """The plans of a network's towers, made when they are first needed or by `compile`.
 
-    An optimiser's step, `load_state_dict`, moving the network and assigning a parameter or a module
-    are noticed, and the plan is made again. Writing into a parameter's array is not: call
-    `compile()` afterwards.
+    An optimiser's step, `load_state_dict`, moving the network and assigning a parameter, a module
+    or a module's setting (`ln_1.eps`) are noticed, and the plan is made again. Writing into a
+    parameter's array (`p.data[0] = 1`, `p.data *= 2`) is not: call `compile()` afterwards.
     """
 
     def __init__(self, network: Module) -> None:
         self.network = network
+        self._forget()
+        _plans.add(self)
+
+    def _forget(self) -> None:
+        """No plans, and new locks: those of before may be held by threads that are no more."""
         self._towers: dict[str, TowerPlan] = {}
         self._lock = threading.Lock()
 
@@ -248,11 +283,8 @@ class Plan:
 
     def why_not(self, kind: str) -> str | None:
         """Why a tower runs by its modules at this moment; None if it has a plan."""
-        tower = self.towers()[kind]
-        if tower._recording() is not None:
-            return "its passes are being recorded"
         try:
-            check_plannable(tower)
+            check_plannable(self.towers()[kind])
         except NoPlan as reason:
             return str(reason)
         return None
@@ -271,3 +303,16 @@ class Plan:
 
     def __repr__(self) -> str:
         return self.describe()
+
+
+_plans: weakref.WeakSet[Plan] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A forked process has one thread; what others were at is half done, and their locks shut."""
+    for plan in list(_plans):
+        plan._forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

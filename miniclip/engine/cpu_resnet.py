@@ -18,7 +18,7 @@ from miniclip.backends.numba_tiles import PANEL
 from miniclip.engine import cpu_kernels as kernels
 from miniclip.engine.cpu_packing import Weights, pack, pack_groups, padded, vector_of
 from miniclip.engine.cpu_program import ZERO, Member, Program, Run, all_sequences, float32
-from miniclip.engine.cpu_transformer import Pool, add_pool, pack_pool
+from miniclip.engine.cpu_transformer import Pool, add_pool, by_heads, pack_pool
 from miniclip.engine.winograd import TILES, transform_weights, winograd_input, winograd_output
 from miniclip.ops.array import Array
 
@@ -38,8 +38,8 @@ def fold(conv: Any, norm: Any) -> tuple[Array, Array]:
     mean, var = (norm.buffers_[k].astype(np.float64) for k in ("running_mean", "running_var"))
     with np.errstate(invalid="ignore"):  # a damaged checkpoint gives NaN, as by the modules
         scale = norm.weight.data.astype(np.float64) / np.sqrt(var + norm.eps)
-    weight = conv.weight.data * scale[:, None, None, None]
-    return weight, norm.bias.data - mean * scale
+        weight = conv.weight.data * scale[:, None, None, None]
+        return weight, norm.bias.data - mean * scale
 
 
 def widened(weight: Array, channels: int) -> Array:
@@ -285,9 +285,7 @@ class ResNetSteps:
         mixed = add_pool(
             self.program, "attnpool", weights, mean, tokens, padded(width), 1 + x.pixels
         )
-        c_proj = self.weights(
-            id(pool.c_proj), lambda: pack(pool.c_proj.weight.data, pool.c_proj.bias.data)
-        )
+        c_proj = self.weights(id(pool.c_proj), lambda: pack_by_heads(pool.c_proj, pool.heads))
         self.last_product(mixed, c_proj, pool.c_proj)
 
     def average_pool(self, pool: Any, x: Map) -> None:
@@ -312,6 +310,10 @@ class ResNetSteps:
         program.product("attnpool.c_proj", x, row, w, "out", w.columns, rows=all_sequences)
         program.output, program.columns = "out", w.columns
         program.width = c_proj.weight.data.shape[0]
+
+
+def pack_by_heads(linear: Any, heads: int) -> Weights:
+    return pack(by_heads(linear.weight.data, heads), linear.bias.data)
 
 
 def pack_attention_pool(pool: Any) -> Pool:

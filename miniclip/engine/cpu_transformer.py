@@ -94,13 +94,14 @@ def pack_qkv(weights: Array, biases: Array) -> Weights:
 
 def pack_pool(weights: Array, biases: Array) -> Pool:
     """(3, H, d, D) and (3, H, d) -> the weights of attention with one query."""
-    (wq, wk, wv), (bq, _, bv) = weights, biases
+    (wq, wk, wv), (bq, bk, bv) = weights, biases
     heads, d, width = wq.shape
     scale = np.float32(d**-0.5)
     query = np.zeros((heads, padded(d), width), np.float32)
     query[:, :d] = wq * scale
     query_bias = np.zeros((heads, padded(d)), np.float32)
-    query_bias[:, :d] = bq * scale
+    with np.errstate(invalid="ignore"):
+        query_bias[:, :d] = bq * scale + 0 * bk  # of bk only NaN and inf count: they must show
     key = np.zeros((heads, width, padded(d)), np.float32)
     key[:, :, :d] = wk.swapaxes(1, 2)
     return Pool(
@@ -132,6 +133,7 @@ def add_blocks(program: Program, blocks: list[Block], width: int, causal: bool, 
         add_mlp(program, f"block {number}", block, width, "x", "y", all_rows)
     last, name = blocks[-1], f"block {len(blocks) - 1}"
     row = padded(width)
+    program.buffer("y", row)
     program.layer_norm(f"{name}, ln_1", "x", "y", width, row, last.module.ln_1, all_rows)
     add_gather(program, "x", "one x", row)
     add_gather(program, "y", "one y", row)

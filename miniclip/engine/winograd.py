@@ -78,7 +78,8 @@ def transform_weights(weight: Array, m: int) -> Array:
     """
     g = np.array([[float(x) for x in row] for row in matrices(m)[1]])  # (n, 3)
     n, c = weight.shape[:2]
-    points = np.kron(g, g) @ weight.reshape(n * c, 9).astype(np.float64).T  # (n^2, N C)
+    with np.errstate(invalid="ignore"):  # inf - inf, of a damaged checkpoint
+        points = np.kron(g, g) @ weight.reshape(n * c, 9).astype(np.float64).T  # (n^2, N C)
     return points.astype(np.float32).reshape(-1, n, c)
 
 
