@@ -8,6 +8,7 @@ import importlib
 import itertools
 import math
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -22,7 +23,9 @@ class Room:
         def module(name):
             return importlib.import_module(f"{package.__name__}.{name}")
 
-        self.kernels = module("engine.cpu_kernels")
+        files = ("cpu_kernels", "cpu_attention_kernels", "cpu_map_kernels")
+        everything = [vars(module(f"engine.{name}")) for name in files]
+        self.kernels = SimpleNamespace(**{k: v for names in everything for k, v in names.items()})
         self.packing = module("engine.cpu_packing")
         self.resnet = module("engine.cpu_resnet")
         self.winograd = module("engine.winograd")

@@ -15,6 +15,7 @@ from miniclip.engine import cpu
 CPU, PACKING, PROGRAM = "engine.cpu", "engine.cpu_packing", "engine.cpu_program"
 RESNET, TRANSFORMER, VIT = "engine.cpu_resnet", "engine.cpu_transformer", "engine.cpu_vit"
 KERNELS, WINOGRAD = "engine.cpu_kernels", "engine.winograd"
+ATTENTION, MAPS = "engine.cpu_attention_kernels", "engine.cpu_map_kernels"
 TILES, TEAM = "backends.numba_tiles", "backends.numba_team"
 
 BUGS = [
@@ -57,14 +58,14 @@ BUGS = [
 ]  # fmt: skip
 
 COMPILED = [
-    Bug("hidden scores not zeroed", "attention", KERNELS, "scratch[begin + own : begin + columns] = 0", "scratch[begin + own : begin] = 0"),
-    Bug("all of a block's queries see alike", "attention", KERNELS, "own = first + q + 1 if causal else tokens", "own = seen if causal else tokens"),
-    Bug("only the last token counts", "attend once", KERNELS, "total[h] += row[h]", "total[h] = row[h]"),
+    Bug("hidden scores not zeroed", "attention", ATTENTION, "scratch[begin + own : begin + columns] = 0", "scratch[begin + own : begin] = 0"),
+    Bug("all of a block's queries see alike", "attention", ATTENTION, "own = first + q + 1 if causal else tokens", "own = seen if causal else tokens"),
+    Bug("only the last token counts", "attend once", ATTENTION, "total[h] += row[h]", "total[h] = row[h]"),
     Bug("only the last pass along the depth counts", "product", KERNELS, "some, add or k > 0, last,", "some, add, last,"),
     Bug("groups share the first one's bias", "product", KERNELS, "bias, group * columns + column, lowest, activation", "bias, column, lowest, activation"),
-    Bug("pixels beyond the border not zeroed", "unfold", KERNELS, "            to[last:] = 0\n", ""),
+    Bug("pixels beyond the border not zeroed", "unfold", MAPS, "            to[last:] = 0\n", ""),
     Bug("variance with n - 1", "layer norm", KERNELS, "np.sqrt(squares / width + eps)", "np.sqrt(squares / (width - ONE) + eps)"),
-    Bug("images begin where the pooled ones end", "average pool", KERNELS, "(image * height + line * size + i)", "(image * lines * size + line * size + i)"),
+    Bug("images begin where the pooled ones end", "average pool", MAPS, "(image * height + line * size + i)", "(image * lines * size + line * size + i)"),
     Bug("missing columns not zeroed", "packing", KERNELS, "                    for k in range(k0, min(k0 + LANES, depth)):\n                        to[k * width + j] = 0\n", "                    pass\n"),
     Bug("rows for p and -p alike", "convolution", WINOGRAD, "results[j] = plus(builder, even, odd, -1)", "results[j] = plus(builder, even, odd, 1)"),
     Bug("border of the image before", "convolution", WINOGRAD, "if 0 <= top + i < height and 0 <= left + j < width:", "if 0 <= top + i < height and -image <= left + j < width:"),

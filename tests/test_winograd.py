@@ -136,8 +136,15 @@ def test_the_choice_of_the_way():
 
 # ---------------------------------------------------------------- errors as in RN50
 
-LAYERS = [(32, 112), (64, 56), (128, 28), (256, 14), (512, 7)]  # channels, side of the map
-WORST = {4: 8e-6, 2: 1.8e-6, 0: 1.2e-6}  # relative L2 errors, about three times what was measured
+# Relative L2 errors measured for (channels, side of the map): tiles of 4, of 2, plain product.
+MEASURED = {
+    (32, 112): (1.0e-6, 1.7e-7, 2.2e-7),
+    (64, 56): (1.4e-6, 2.2e-7, 3.0e-7),
+    (128, 28): (1.9e-6, 3.0e-7, 3.8e-7),
+    (256, 14): (2.4e-6, 4.3e-7, 3.8e-7),
+    (512, 7): (2.8e-6, 5.7e-7, 3.9e-7),
+}
+LEEWAY = 2  # for other processors, whose sums are cut into other vectors
 
 
 def layer_errors(channels, side, seed=0):
@@ -151,18 +158,18 @@ def layer_errors(channels, side, seed=0):
     return {way: np.linalg.norm(y - truth) / np.linalg.norm(truth) for way, y in got.items()}
 
 
-@pytest.mark.parametrize(("channels", "side"), LAYERS)
+@pytest.mark.parametrize(("channels", "side"), MEASURED)
 def test_errors_of_rn50s_layers(channels, side):
     errors = layer_errors(channels, side)
-    for way, worst in WORST.items():
-        assert errors[way] <= worst, f"{WAYS[way]}: {errors[way]:.1e}"
+    for way, measured in zip((4, 2, 0), MEASURED[channels, side], strict=True):
+        assert errors[way] <= LEEWAY * measured, f"{WAYS[way]}: {errors[way]:.1e}"
     assert errors[2] < errors[4]  # large tiles cost digits, or something is not what it seems
 
 
 def table():
     """For docs/: the errors of all layers."""
     yield "| channels, side | " + " | ".join([*WAYS.values(), "PyTorch float32"]) + " |"
-    for channels, side in LAYERS:
+    for channels, side in MEASURED:
         errors = layer_errors(channels, side)
         yield f"| {channels}, {side} | " + " | ".join(f"{e:.1e}" for e in errors.values()) + " |"
 

@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 
 from miniclip.backends.numba_tiles import PANEL
-from miniclip.engine import cpu_kernels as kernels
+from miniclip.engine.cpu_map_kernels import (
+    average_pool,
+    convolve,
+    mean_pixel,
+    pool_tokens,
+    unfold_images,
+)
 from miniclip.engine.cpu_packing import Weights, pack, pack_groups, padded, vector_of
 from miniclip.engine.cpu_program import ZERO, Member, Program, Run, all_sequences, float32
 from miniclip.engine.cpu_transformer import Pool, add_pool, by_heads, pack_pool
@@ -151,7 +157,7 @@ class ResNetSteps:
         rows = self.maps.take(pixels * w.depth)
 
         def step(run: Run, member: Member) -> None:
-            kernels.unfold_images(
+            unfold_images(
                 run.x, size, stride, padding, out_height, out_width, run.space[rows],
                 *member.meeting,
             )  # fmt: skip
@@ -194,7 +200,7 @@ class ResNetSteps:
         self.program.need_scratch(block * w.depth)
 
         def step(run: Run, member: Member) -> None:
-            kernels.convolve(
+            convolve(
                 run.space[x.name], run.sequences, x.height, x.width, x.channels, 3,
                 w.data, w.panel, w.columns, w.bias, ZERO, run.space[y.name], block,
                 run.scratch, member.at, *member.meeting,
@@ -232,7 +238,7 @@ class ResNetSteps:
         y = Map(self.maps.take(height * width * x.channels), height, width, x.channels)
 
         def step(run: Run, member: Member) -> None:
-            kernels.average_pool(
+            average_pool(
                 run.space[x.name], run.sequences, x.height, x.width, x.channels, size,
                 run.space[y.name], *member.meeting,
             )  # fmt: skip
@@ -275,7 +281,7 @@ class ResNetSteps:
         mean = self.program.buffer("mean pixel", per_sequence=x.channels)
 
         def step(run: Run, member: Member) -> None:
-            kernels.pool_tokens(
+            pool_tokens(
                 run.space[x.name], run.sequences, x.pixels, x.channels, positions,
                 run.space[tokens], run.space[mean], *member.meeting,
             )  # fmt: skip
@@ -292,7 +298,7 @@ class ResNetSteps:
         mean = self.program.buffer("mean pixel", per_sequence=x.channels)
 
         def step(run: Run, member: Member) -> None:
-            kernels.mean_pixel(
+            mean_pixel(
                 run.space[x.name], run.sequences, x.pixels, x.channels, run.space[mean],
                 *member.meeting,
             )  # fmt: skip

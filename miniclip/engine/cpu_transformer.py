@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from miniclip.engine import cpu_kernels as kernels
+from miniclip.engine.cpu_attention_kernels import attend_once, attention
 from miniclip.engine.cpu_packing import Weights, pack, pack_groups, padded
 from miniclip.engine.cpu_program import Member, Program, Run, all_rows, all_sequences, float32
 from miniclip.nn.layers import GELU, GELUTanh, QuickGELU
@@ -161,7 +162,7 @@ def add_attention(
     program.product(f"{name}, q k v", "y", row, block.qkv, "wide", row_qkv, rows=all_rows)
 
     def step(run: Run, member: Member) -> None:
-        kernels.attention(
+        attention(
             run.space["wide"], row_qkv, run.starts, heads, head, causal,
             run.space["y"], mixed, QUERIES, run.scratch, member.at, *member.meeting,
         )  # fmt: skip
@@ -212,7 +213,7 @@ def add_pool(
     )  # fmt: skip
 
     def step(run: Run, member: Member) -> None:
-        kernels.attend_once(
+        attend_once(
             run.space["looked for"], run.space[tokens], row, pool.query.depth, run.starts,
             pool.heads, run.space["found"], run.scratch, member.at, *member.meeting,
         )  # fmt: skip

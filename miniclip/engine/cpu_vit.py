@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from miniclip.engine import cpu_kernels as kernels
+from miniclip.engine.cpu_map_kernels import unfold_images
 from miniclip.engine.cpu_packing import pack, padded
 from miniclip.engine.cpu_program import Member, Program, Run, all_sequences, float32
 from miniclip.engine.cpu_transformer import Block, add_blocks, add_projection, pack_block
@@ -41,9 +42,7 @@ def add_patches(program: Program, w: Any, size: int, stride: int, rows: int, col
     program.buffer("y", w.columns)
 
     def step(run: Run, member: Member) -> None:
-        kernels.unfold_images(
-            run.x, size, stride, 0, rows, columns, run.space["wide"], *member.meeting
-        )
+        unfold_images(run.x, size, stride, 0, rows, columns, run.space["wide"], *member.meeting)
 
     program.add(f"conv1: pixels of each patch, {rows} x {columns}", step)
     program.product(
