@@ -4,6 +4,10 @@ The property tests of test_ops.py draw small arrays, which fit into one piece. H
 made smaller still, so that the arrays are cut everywhere they can be.
 """
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +17,15 @@ from checks import check_against_torch
 from hypothesis import given, settings
 
 from miniclip import backends, ops
+from miniclip.backends import (
+    numba_attention,
+    numba_maps,
+    numba_memory,
+    numba_products,
+    numba_share,
+    numba_team,
+)
+from miniclip.backends.numba_progress import NOTE
 
 numba = backends.get("numba")
 SDPA = "scaled_dot_product_attention"
@@ -20,23 +33,38 @@ SDPA = "scaled_dot_product_attention"
 
 @pytest.fixture(params=[1, 6, 40])
 def small_pieces(request, monkeypatch):
-    """At most so many positions of a convolution, or scores of attention, at once."""
-    from miniclip.backends import numba_backend, numba_maps
-
+    """About so many positions, scores, numbers or rows at once, shared out by all threads."""
     size = request.param
-    monkeypatch.setattr(numba_maps, "FEWEST_POSITIONS", size)
-    monkeypatch.setattr(numba_maps, "MOST_POSITIONS", 2 * size)
-    monkeypatch.setattr(numba_maps, "COLUMNS_AT_ONCE", 4096)
-    monkeypatch.setattr(numba_backend, "SCORES_AT_ONCE", 4 * size)
+    monkeypatch.setattr(numba_maps, "POSITIONS", size)
+    monkeypatch.setattr(numba_maps, "PIECES", 1000)
+    monkeypatch.setattr(numba_maps, "LEAST", 1)
+    monkeypatch.setattr(numba_attention, "SCORES_AT_ONCE", 4 * size)
+    monkeypatch.setattr(numba_attention, "PIECES", 1000)
+    monkeypatch.setattr(numba_products, "LEAST_ROWS", size)
+    monkeypatch.setattr(numba_products, "LEAST_DEPTH", size)
+    monkeypatch.setattr(numba_share, "ENTRIES", size)
+    monkeypatch.setattr(numba_share, "ALONE", 0)
+
+
+@pytest.fixture
+def any_threads():
+    """The number of threads may be changed; afterwards it is what it was."""
+    before = numba_team.team().members
+    yield numba_team.set_threads
+    numba_team.set_threads(before)
+
+
+CUT = ["linear", "conv2d", "patch_embedding", "batch_norm", "layer_norm", "quick_gelu", "softmax"]
 
 
 @pytest.mark.usefixtures("small_pieces")
-@pytest.mark.parametrize("op", ["conv2d", "patch_embedding", SDPA])
-def test_small_pieces_make_the_same_whole(op):
+@pytest.mark.parametrize("op", [*CUT, SDPA, "avg_pool2d", "contrastive_loss"])
+def test_small_pieces_make_the_same_whole(op, any_threads):
     case = BY_NAME[op]
+    any_threads(3)
 
     @given(samples(case))
-    @settings(max_examples=40)
+    @settings(max_examples=25)
     def run(sample):
         for dtype in ("float64", "float32"):
             check_against_torch(numba, case, dtype, sample)
@@ -44,19 +72,136 @@ def test_small_pieces_make_the_same_whole(op):
     run()
 
 
+def tensors(*shapes):
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+LARGE = {
+    "linear": (tensors((600, 70), (90, 70), (90,)), {}),
+    "conv2d": (tensors((40, 16, 9, 9), (24, 16, 3, 3), (24,)), {"stride": 1, "padding": 1}),
+    "patch_embedding": (tensors((40, 3, 32, 32), (48, 3, 16, 16)), {"stride": 8}),
+    "batch_norm": (tensors((40, 16, 9, 9), (16,), (16,)), {}),
+    "layer_norm": (tensors((9000, 48), (48,), (48,)), {}),
+    "quick_gelu": (tensors((300, 1000)), {}),
+    "softmax": (tensors((3000, 100)), {}),
+    SDPA: (tensors((20, 3, 30, 32), (20, 3, 30, 32), (20, 3, 30, 32)), {}),
+}
+
+
+@pytest.mark.parametrize("op", LARGE)
+def test_any_number_of_threads_gives_the_same_bits(op, any_threads, monkeypatch):
+    """Pieces are cut by shape, and sums over pieces are added in order, whoever made them."""
+    monkeypatch.setattr(numba_share, "ALONE", 0)
+    inputs, options = LARGE[op]
+    results = set()
+    for threads in (1, 2, 3, 2):
+        any_threads(threads)
+        *y, cache = getattr(numba, op)(*inputs, **options)
+        gradients = getattr(numba, f"{op}_backward")(np.cos(y[0]), cache)
+        gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+        results.add(b"".join(np.asarray(a).tobytes() for a in (*y, *gradients)))
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 5, 3), (200, 70, 2100), (13, 150, 64)])
+@pytest.mark.parametrize("order", ["CC", "CF", "FC", "FF"])
+def test_product(dtype, shape, order):
+    """Edges of tiles and panels, several passes and parts of the inner axis, all orders."""
+    rows, columns, depth = shape
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((rows, depth)), rng.standard_normal((depth, columns))
+    bias = rng.standard_normal(columns)
+    expected, size = a @ b + bias, np.abs(a) @ np.abs(b)
+    ours = numba_products.product(
+        np.asarray(a, dtype, order[0]), np.asarray(b, dtype, order[1]), bias.astype(dtype)
+    )
+    assert ours.dtype == dtype
+    assert np.all(np.abs(ours - expected) <= 4 * np.finfo(dtype).eps * (size + 1))
+
+
+@pytest.mark.parametrize(("rows", "columns", "depth"), [(0, 3, 4), (3, 0, 4), (3, 4, 0)])
+def test_a_product_of_nothing(rows, columns, depth):
+    y = numba_products.product(np.ones((rows, depth)), np.ones((depth, columns)), np.ones(columns))
+    np.testing.assert_array_equal(y, np.ones((rows, columns)))
+
+
+def test_gradients_of_attention_lie_side_by_side():
+    """`join_qkv` of attention's own gradients copies nothing; of all others it copies."""
+    qkv = np.random.default_rng(0).standard_normal((2, 5, 24))
+    q, k, v = numba.split_qkv(qkv, 2)
+    _, cache = numba.scaled_dot_product_attention(q, k, v)
+    gradients = numba.scaled_dot_product_attention_backward(np.ones((2, 2, 5, 4)), cache)
+    joined = numba.join_qkv(*gradients)
+    np.testing.assert_array_equal(joined, ops.join_qkv(*gradients))
+    assert np.shares_memory(joined, gradients[0])
+    for mixed in ([gradients[i] for i in (1, 0, 2)], [g.copy() for g in gradients]):
+        np.testing.assert_array_equal(numba.join_qkv(*mixed), ops.join_qkv(*mixed))
+        assert not np.shares_memory(numba.join_qkv(*mixed), mixed[0])
+
+
+def test_attention_refuses_more_values_than_keys():
+    q, more = np.ones((1, 2, 3, 4)), np.ones((1, 2, 5, 4))
+    with pytest.raises(ValueError, match="as many keys as values"):
+        numba.scaled_dot_product_attention(q, q, more)
+
+
+SAY_IT = """
+import numpy as np
+from miniclip import backends
+numba = backends.get("numba")
+numba.relu(np.ones(3, np.float32))
+numba.quick_gelu(np.ones(3, np.float32))
+"""
+
+
+def test_the_first_compilation_is_announced_once(tmp_path):
+    """With nothing in the cache on disk: one line. From the next process on: none."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    environment.pop("PYTEST_CURRENT_TEST")  # under which nothing is said
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", SAY_IT], env=environment, capture_output=True, text=True
+        ).stderr
+        for _ in range(2)
+    ]
+    assert said == [NOTE + "\n", ""]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("MALLOC_TRIM_THRESHOLD_", "1000", True),
+        ("GLIBC_TUNABLES", "glibc.malloc.mmap_max=3", True),
+        ("GLIBC_TUNABLES", "glibc.rtld.nns=1", False),
+        ("HOME", "/", False),
+    ],
+)
+def test_what_the_user_told_malloc_stands(name, value, told, monkeypatch):
+    for variable in ("MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv(name, value)
+    assert numba_memory.chosen_by_user() == (told or sys.platform != "linux")
+    if told:
+        assert not numba_memory.keep_freed_memory()
+    numba_memory.release()
+
+
 @pytest.mark.parametrize(
     ("batch", "channels", "size", "out", "kernel", "stride"),
     [
-        (5, 3, 64, 8, 3, 2),  # several parts of an image
+        (5, 3, 64, 8, 3, 2),
         (7, 8, 32, 16, 3, 1),
-        (37, 16, 7, 8, 3, 1),  # several images in a tile, fewer in the last
+        (37, 16, 7, 8, 3, 1),  # several images at a time, fewer at last
         (70, 32, 2, 8, 1, 1),
-        (3, 16, 37, 8, 1, 1),  # 37 lines, which no number divides
+        (3, 16, 37, 8, 1, 1),
+        (9, 16, 4, 40, 1, 1),  # maps of whole vectors are not staged
         (2, 3, 23, 8, 5, 3),
     ],
 )
 def test_convolution_at_full_size(batch, channels, size, out, kernel, stride):
-    """With the pieces that are used in earnest."""
+    """With the sizes that are used in earnest."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((batch, channels, size, size))
     weight, bias = rng.standard_normal((out, channels, kernel, kernel)), rng.standard_normal(out)

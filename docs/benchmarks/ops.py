@@ -2,8 +2,8 @@
 
 The shapes are those of a training step: a small ResNet (64 x 64 pixels, batch 128, stem of 16
 channels), a small ViT beside it, and their text tower; at the end the whole step. The backends
-take turns. Times are medians of processor time on one BLAS thread, so that other programs disturb
-little; the ratio is textbook / numba.
+take turns. Times are medians of processor time, each backend on one thread, so that other programs
+disturb little; the ratio is textbook / numba. What several threads gain, training_step.py shows.
 """
 
 import statistics
@@ -14,11 +14,12 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from miniclip import backends, ops
+from miniclip.backends.numba_team import set_threads
 from miniclip.models import CLIP, CLIPConfig, TextConfig, VisionConfig
 from miniclip.training.gradients import gradients
 from miniclip.training.optimizer import AdamW
 
-ROUNDS = 15
+ROUNDS = 11
 RNG = np.random.default_rng(0)
 
 
@@ -58,9 +59,26 @@ def words(batch, count, vocabulary, width):
     return f"{batch} x {count} of {vocabulary}, width {width}", [ids, normal(vocabulary, width)], ()
 
 
-def features(n, width):
+def features(n, width, bias=False):
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (normal(n, width) for _ in "ab")]
-    return f"{n} pairs, width {width}", [*unit, np.array(2.7, np.float32)], ()
+    scalars = [np.array(x, np.float32) for x in ([2.7, -10.0] if bias else [2.7])]
+    return f"{n} pairs, width {width}", [*unit, *scalars], ()
+
+
+def layer(rows, n_in, n_out):
+    return (
+        f"{rows} x {n_in} -> {n_out}",
+        [normal(rows, n_in), normal(n_out, n_in), normal(n_out)],
+        (),
+    )
+
+
+def pool(channels, size, heads, out):
+    """Attention over a map, with its projections of q, k, v and of the result."""
+    sides = [channels, channels, channels, out]
+    weights = [x for n in sides for x in (0.05 * normal(n, channels), normal(n))]
+    inputs = [normal(128, channels, size, size), normal(size * size + 1, channels), *weights]
+    return f"{channels} channels, {size}x{size}, {heads} heads", inputs, (heads,)
 
 
 def classes(n, count):
@@ -69,6 +87,7 @@ def classes(n, count):
 
 BATCH_NORM_SHAPES = [(8, 32), (16, 16), (64, 16), (128, 8), (256, 4), (512, 2)]
 PAIRS = {
+    "linear": [layer(6272, 128, 384), layer(6272, 128, 512), layer(6272, 512, 128)],
     "conv2d": [
         conv(3, 64, 8, stride=2),
         conv(8, 32, 8),
@@ -99,8 +118,11 @@ PAIRS = {
     "scaled_dot_product_attention": [
         (f"128 x 4 x {t} x 32", [normal(128, 4, t, 32) for _ in "qkv"], ()) for t in (24, 65)
     ],
+    "attention_pool": [pool(512, 2, 8, 128)],
+    "cosine_logits": [features(128, 128), features(1024, 128)],
     "cross_entropy": [classes(128, 128), classes(128, 1000)],
     "contrastive_loss": [features(128, 128), features(1024, 128)],
+    "sigmoid_loss": [features(128, 128, bias=True), features(1024, 128, bias=True)],
 }
 PARAMETERS = [(128,), (128, 384), (512, 128), (2048, 512)]
 
@@ -173,6 +195,7 @@ def main(wanted):
     def asked_for(op):
         return not wanted or op in wanted
 
+    set_threads(1)
     with threadpool_limits(1, "blas"):
         for op, cases in PAIRS.items():
             for case in cases if asked_for(op) else []:

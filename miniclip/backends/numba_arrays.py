@@ -17,6 +17,8 @@ def ready(x: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     write to it, because Numba would compile every loop again for read-only arrays. Raises
     ValueError if x does not broadcast to shape: the kernels check no bounds.
     """
+    if x.shape == shape and x.dtype == dtype and x.flags.carray:
+        return x  # nearly always, and np.require takes longer to find out
     if x.shape != shape:
         x = np.broadcast_to(x, shape)
     return np.require(x, dtype, ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])

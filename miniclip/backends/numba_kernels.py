@@ -3,8 +3,7 @@
 Every kernel takes C-ordered arrays of one dtype, float32 or float64, and writes to those that its
 first line names as results. R is a number of rows, N or D their length. Kernels neither allocate
 nor check bounds: the shapes are numba_backend's care. They are serial and release the GIL, so that
-whoever owns the threads can give each of them its own rows; Numba's own threads would fight with
-those of BLAS.
+the team's threads can each take their own rows; Numba's own threads would fight with them.
 
 A NumPy expression walks through memory once per operator. A kernel does all operators on a row
 while the row is in the first cache. The rest of the gain is vectorisation: LLVM turns a loop into
@@ -273,47 +272,101 @@ def gelu_backward(dy: Array, x: Array, dx: Array) -> None:
         dx[i] = dy[i] * (phi + x[i] * (density_at_0 * gauss))
 
 
+@entry_kernel
+def gelu_tanh(x: Array, y: Array) -> None:
+    """y = x (1 + tanh u) / 2 = x sigmoid(2 u), u = sqrt(2/pi) (x + 0.044715 x^3). x, y: (N,)."""
+    real = x.dtype.type
+    one, scale, cube = real(1), real(2 * (2 / math.pi) ** 0.5), real(0.044715)
+    for i in range(x.shape[0]):
+        u2 = scale * (x[i] + cube * x[i] * x[i] * x[i])
+        small = exp_of_negative(-abs(u2))
+        y[i] = x[i] * (one if x[i] >= 0 else small) / (one + small)
+
+
+@entry_kernel
+def gelu_tanh_backward(dy: Array, x: Array, dx: Array) -> None:
+    """dx = dy (s + x s (1 - s) 2 u'), s = sigmoid(2 u). All (N,)."""
+    real = x.dtype.type
+    one, scale, cube = real(1), real(2 * (2 / math.pi) ** 0.5), real(0.044715)
+    for i in range(x.shape[0]):
+        u2 = scale * (x[i] + cube * x[i] * x[i] * x[i])
+        small = exp_of_negative(-abs(u2))
+        share = one / (one + small)
+        s = share if x[i] >= 0 else small * share
+        slope = scale * (one + real(3) * cube * x[i] * x[i])
+        dx[i] = dy[i] * (s + x[i] * slope * (small * share * share))
+
+
 # --- Softmax and attention weights ----------------------------------------------------------------
 #
-# Both work in place, under one name: a loop over two arrays that may overlap is checked for overlap
+# They work in place, under one name: a loop over two arrays that may overlap is checked for overlap
 # each time it starts, and one that does overlap takes the slow road.
 
 
 @row_kernel
-def softmax(x: Array, scale: Real, mask: Array) -> None:
-    """x = softmax(scale x + mask) over the last axis, in place.
-
-    x: (H, R, N). mask: (R, N), zeros for none.
-    """
-    real = x.dtype.type
-    for h in range(x.shape[0]):
-        for r in range(x.shape[1]):
-            row = x[h, r]
-            place = order(real(-np.inf))
-            for j in range(row.shape[0]):
-                masked = row[j] * scale + mask[r, j]
-                place = max(place, order(masked))
-                row[j] = masked
-            largest = unorder(place)
-            total = real(0)
-            for j in range(row.shape[0]):
-                row[j] = exp_of_negative(row[j] - largest)
-                total += row[j]
-            share = real(1) / total
-            for j in range(row.shape[0]):
-                row[j] *= share
+def softmax_row(row: Array, scale: Real, mask: Array) -> None:
+    """row = softmax(scale row + mask). Both (N,)."""
+    real = row.dtype.type
+    place = order(real(-np.inf))
+    for j in range(row.shape[0]):
+        masked = row[j] * scale + mask[j]
+        place = max(place, order(masked))
+        row[j] = masked
+    largest = unorder(place)
+    total = real(0)
+    for j in range(row.shape[0]):
+        row[j] = exp_of_negative(row[j] - largest)
+        total += row[j]
+    share = real(1) / total
+    for j in range(row.shape[0]):
+        row[j] *= share
 
 
 @row_kernel
-def softmax_backward(dy: Array, y: Array, scale: Real) -> None:
-    """dy = scale y (dy - sum dy y) over the last axis, in place of dy. Both (H, R, N)."""
-    for h in range(y.shape[0]):
-        for r in range(y.shape[1]):
-            along_y = y.dtype.type(0)
-            for j in range(y.shape[2]):
-                along_y += dy[h, r, j] * y[h, r, j]
-            for j in range(y.shape[2]):
-                dy[h, r, j] = scale * y[h, r, j] * (dy[h, r, j] - along_y)
+def softmax_row_backward(dy: Array, y: Array, scale: Real) -> None:
+    """dy = scale y (dy - sum dy y), in place of dy. Both (N,)."""
+    along_y = y.dtype.type(0)
+    for j in range(y.shape[0]):
+        along_y += dy[j] * y[j]
+    for j in range(y.shape[0]):
+        dy[j] = scale * y[j] * (dy[j] - along_y)
+
+
+@row_kernel
+def softmax(x: Array, mask: Array) -> None:
+    """x = softmax(x + mask) over the last axis, in place. x: (R, N). mask: (N,), zeros for none."""
+    for r in range(x.shape[0]):
+        softmax_row(x[r], x.dtype.type(1), mask)
+
+
+@row_kernel
+def softmax_backward(dy: Array, y: Array) -> None:
+    """dy = y (dy - sum dy y) over the last axis, in place of dy. Both (R, N)."""
+    for r in range(y.shape[0]):
+        softmax_row_backward(dy[r], y[r], y.dtype.type(1))
+
+
+@row_kernel
+def log_sum_exp(x: Array, lse: Array) -> None:
+    """lse = ln sum e^x over the last axis. x: (R, N). lse: (R,)."""
+    real = x.dtype.type
+    for r in range(x.shape[0]):
+        place = order(real(-np.inf))
+        for j in range(x.shape[1]):
+            place = max(place, order(x[r, j]))
+        largest = unorder(place)
+        total = real(0)
+        for j in range(x.shape[1]):
+            total += exp_of_negative(x[r, j] - largest)
+        lse[r] = np.log(total) + largest
+
+
+@row_kernel
+def softmax_from(x: Array, lse: Array, y: Array) -> None:
+    """y = e^(x - lse), at most 1 up to rounding. x, y: (R, N). lse: (R,)."""
+    for r in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            y[r, j] = exp_of_negative(x[r, j] - lse[r])
 
 
 # --- Normalisation --------------------------------------------------------------------------------
@@ -412,6 +465,17 @@ def l2_normalize_backward(dy: Array, y: Array, inv_norm: Array, dx: Array) -> No
             along_y += dy[r, j] * y[r, j]
         for j in range(y.shape[1]):
             dx[r, j] = inv_norm[r] * (dy[r, j] - y[r, j] * along_y)
+
+
+# --- Sums -----------------------------------------------------------------------------------------
+
+
+@row_kernel
+def column_sums(x: Array, total: Array) -> None:
+    """Adds every row to total, in float64. x: (R, D). total: (D,)."""
+    for r in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            total[j] += x[r, j]
 
 
 # --- Word embeddings ------------------------------------------------------------------------------

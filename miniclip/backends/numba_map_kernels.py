@@ -16,15 +16,15 @@ from miniclip.ops.array import Array
 
 
 @row_kernel
-def channel_moments(x: Array, total: Array, squares: Array) -> None:
-    """Adds sum (x - first) and sum (x - first)^2 of every channel. x: (B, C, P); the others (C,).
+def channel_moments(x: Array, near: Array, total: Array, squares: Array) -> None:
+    """Adds sum (x - near) and sum (x - near)^2 of every channel. x: (B, C, P); the others (C,).
 
-    `first` is the channel's first value: numbers near the mean, so that little is lost when
-    the variance is taken from these two sums in a single pass through memory.
+    `near` holds numbers near the channels' means, so that little is lost when the variance is
+    taken from these two sums in a single pass through memory.
     """
     for b in range(x.shape[0]):
         for c in range(x.shape[1]):
-            first = float(x[0, c, 0])
+            first = float(near[c])
             here, here_squared = 0.0, 0.0
             for p in range(x.shape[2]):
                 d = x[b, c, p] - first
@@ -72,56 +72,95 @@ def batch_norm_backward(
 
 # --- Convolution ----------------------------------------------------------------------------------
 #
-# A tile is a part of the output that one matrix product makes: some lines of one image or, where
-# maps are small, all lines of some images. Its columns are (C, kh, kw, G, L, Wo): what every kernel
-# element sees at each position of the tile's L lines in G images. Every loop stands twice, because
-# LLVM copies a line at once only if it knows that its pixels are neighbours.
+# A convolution is a sum of matrix products, one for each tap (i, j) of its kernel: what a tap sees
+# of every channel, times its weights. No columns are copied. Images are staged with zeros around
+# them, all channels of a few images at a time, so that what a tap sees at all positions is one
+# stretch of memory that begins a little later than another tap's; positions beyond the ends of
+# lines are computed too, and left out (or hold zeros) at the end.
+#
+# With stride 1 the zeros at the end of a line are those before the next one, and so for images.
+# With a stride s, pixels are staged in s * s planes, one for each remainder of line and column, so
+# that neighbouring positions are neighbours in memory again.
+#
+# A plane has `pitch` numbers a line and `lines` lines an image; its N numbers are padded to whole
+# vectors; a channel has `channel` numbers: s * s planes `plane` apart, with room for the last tap.
+# A 1 x 1 convolution needs no staging where maps are whole vectors: x is what its only tap sees.
 
 
 @entry_kernel
-def im2col(padded: Array, stride: int, columns: Array) -> None:
-    """padded: (n, C, Hp, Wp). columns: (n / G, Ho / L, C, kh, kw, G, L, Wo)."""
-    groups, parts, channels, kh, kw, images, lines, wo = columns.shape
-    for g in range(groups):
-        for t in range(parts):
-            for c in range(channels):
-                for i in range(kh):
-                    for j in range(kw):
-                        for b in range(images):
-                            source = padded[g * images + b, c]
-                            top = t * lines * stride + i
-                            target = columns[g, t, c, i, j, b]
-                            if stride == 1:
-                                for u in range(lines):
-                                    for v in range(wo):
-                                        target[u, v] = source[top + u, j + v]
-                            else:
-                                for u in range(lines):
-                                    for v in range(wo):
-                                        target[u, v] = source[top + u * stride, j + v * stride]
+def stage(x: Array, at_x: int, images: int, shape: Array, to: Array) -> None:
+    """Images of (C, H, W), the first at at_x, -> to: (C, channel), which holds zeros."""
+    channels, height, width, stride, padding, lines, pitch, plane, channel = shape
+    for b in range(images):
+        for c in range(channels):
+            for u in range(height):
+                line = x[at_x + ((b * channels + c) * height + u) * width :]
+                row, i = (u + padding) // stride, (u + padding) % stride
+                at = c * channel + i * stride * plane + (b * lines + row) * pitch
+                if stride == 1:
+                    target = to[at + padding : at + padding + width]
+                    for v in range(width):
+                        target[v] = line[v]
+                else:
+                    column, j = padding // stride, padding % stride  # of pixel v, counted along
+                    for v in range(width):
+                        to[at + j * plane + column] = line[v]
+                        j += 1
+                        if j == stride:
+                            column, j = column + 1, 0
 
 
 @entry_kernel
-def col2im(dcolumns: Array, stride: int, dpadded: Array) -> None:
-    """The transpose of im2col: adds every column to where it came from."""
-    groups, parts, channels, kh, kw, images, lines, wo = dcolumns.shape
-    for g in range(groups):
-        for t in range(parts):
-            for c in range(channels):
-                for b in range(images):
-                    target = dpadded[g * images + b, c]
-                    for i in range(kh):
-                        for j in range(kw):
-                            source = dcolumns[g, t, c, i, j, b]
-                            top = t * lines * stride + i
-                            if stride == 1:
-                                for u in range(lines):
-                                    for v in range(wo):
-                                        target[top + u, j + v] += source[u, v]
-                            else:
-                                for u in range(lines):
-                                    for v in range(wo):
-                                        target[top + u * stride, j + v * stride] += source[u, v]
+def unstage(source: Array, images: int, shape: Array, x: Array, at_x: int) -> None:
+    """The inverse of `stage`."""
+    channels, height, width, stride, padding, lines, pitch, plane, channel = shape
+    for b in range(images):
+        for c in range(channels):
+            for u in range(height):
+                line = x[at_x + ((b * channels + c) * height + u) * width :]
+                row, i = (u + padding) // stride, (u + padding) % stride
+                at = c * channel + i * stride * plane + (b * lines + row) * pitch
+                if stride == 1:
+                    values = source[at + padding : at + padding + width]
+                    for v in range(width):
+                        line[v] = values[v]
+                else:
+                    column, j = padding // stride, padding % stride  # of pixel v, counted along
+                    for v in range(width):
+                        line[v] = source[at + j * plane + column]
+                        j += 1
+                        if j == stride:
+                            column, j = column + 1, 0
+
+
+@entry_kernel
+def image2row(x: Array, patch: int, stride: int, rows: Array, first: int, last: int) -> None:
+    """x: (B, C, H, W). rows: (B, Gh, Gw, C, P, P), the patch at every position; images from
+    first to last.
+    """
+    for b in range(first, last):
+        for u in range(rows.shape[1]):
+            for v in range(rows.shape[2]):
+                for c in range(rows.shape[3]):
+                    for i in range(patch):
+                        line = x[b, c, u * stride + i]
+                        target = rows[b, u, v, c, i]
+                        for j in range(patch):
+                            target[j] = line[v * stride + j]
+
+
+@entry_kernel
+def row2image(drows: Array, patch: int, stride: int, dx: Array, first: int, last: int) -> None:
+    """The transpose of image2row: adds every patch to where it came from."""
+    for b in range(first, last):
+        for u in range(drows.shape[1]):
+            for v in range(drows.shape[2]):
+                for c in range(drows.shape[3]):
+                    for i in range(patch):
+                        line = dx[b, c, u * stride + i]
+                        source = drows[b, u, v, c, i]
+                        for j in range(patch):
+                            line[v * stride + j] += source[j]
 
 
 # --- Pooling --------------------------------------------------------------------------------------

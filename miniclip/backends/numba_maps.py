@@ -1,21 +1,18 @@
-"""The Numba backend's ops on feature maps, (B, C, H, W): convolution, BatchNorm and pooling.
-
-A convolution is the textbook's, im2col and a matrix product, but tile by tile, so that the columns
-are used while they lie in the cache. A tile is the part of the output that one product makes: some
-lines of one image or, where maps are small, all lines of some images. There are n images at a time
-in the buffer, G in a tile; L lines and N = G * L * Wo positions, each with a column of K numbers.
-"""
+"""The Numba backend's ops on feature maps, (B, C, H, W): convolution, BatchNorm and pooling."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from miniclip.backends import numba_conv_kernels as conv_kernels
 from miniclip.backends import numba_map_kernels as kernels
-from miniclip.backends.numba_arrays import ready
+from miniclip.backends.numba_arrays import as_rows, ready
+from miniclip.backends.numba_products import product
+from miniclip.backends.numba_share import in_pieces
+from miniclip.backends.numba_tiles import VECTOR_BYTES
 from miniclip.ops.array import Array, Cache, check_floats
 from miniclip.ops.conv import conv_output_size
 
@@ -29,118 +26,70 @@ PAIRS = (
 )
 __all__ = [*PAIRS, *(f"{name}_backward" for name in PAIRS)]
 
-# N lies between these. OpenBLAS multiplies small matrices where they lie and copies large ones
-# first, which costs thin ones half of their time.
-FEWEST_POSITIONS, MOST_POSITIONS = 256, 512
-COLUMNS_AT_ONCE = 1 << 20  # bytes of columns, made before they are used: a core's second cache
+# Positions of a few images that are staged together: many enough for whole tiles, few enough for
+# the second cache.
+POSITIONS = 512
+PIECES = 16  # of a batch of images, at most
+LEAST = 1 << 16  # numbers of a piece: starting a kernel costs as much as about a tenth of that
+
+
+def pieces_of(n: int, numbers: int) -> int:
+    """How many of n images, or maps, with so many numbers in all, are a piece."""
+    return max(1, -(-n // PIECES), -(-n * LEAST // max(1, numbers)))
 
 
 # --- Convolution ----------------------------------------------------------------------------------
 
 
-class Tiling(NamedTuple):
-    """How a convolution is cut into tiles."""
+class Plan(NamedTuple):
+    """How a convolution is carried out; the numbers are explained in numba_map_kernels."""
 
-    kernel: tuple[int, int]
-    stride: int
-    padding: int
     out: tuple[int, int]  # Ho, Wo
-    lines: int  # L
-    at_once: int  # n
-    merged: bool  # whether the n images are one tile (G = n); else G = 1
-
-    def column_shape(self, images: int, channels: int) -> tuple[int, ...]:
-        """(n/G, Ho/L, C, kh, kw, G, L, Wo)."""
-        in_tile = images if self.merged else 1
-        cut = (images // in_tile, self.out[0] // self.lines)
-        return (*cut, channels, *self.kernel, in_tile, self.lines, self.out[1])
+    shape_x: Array  # C, H, W, stride, padding, lines, pitch, plane, channel
+    shape_y: Array  # of y, staged as x is
+    taps: Array  # kh, kw, stride
+    at_once: int  # images
+    direct: bool  # without staging
 
 
-def plan(x: Array, weight: Array, stride: int, padding: int) -> Tiling:
-    """Cut so that a tile has a good number of positions, and a buffer of columns fits the cache."""
-    kernel = weight.shape[2], weight.shape[3]
-    ho = conv_output_size(x.shape[2], kernel[0], stride, padding)
-    wo = conv_output_size(x.shape[3], kernel[1], stride, padding)
-    most_lines = min(ho, MOST_POSITIONS // max(wo, 1))
-    lines = next((n for n in range(most_lines, 1, -1) if ho % n == 0), 1)
-    positions = max(ho * wo, 1)
-    merged = 2 * positions <= FEWEST_POSITIONS
-    column_bytes = max(math.prod(weight.shape[1:]), 1) * x.itemsize
-    at_once = (FEWEST_POSITIONS if merged else COLUMNS_AT_ONCE // column_bytes) // positions
-    at_once = max(1, min(at_once, len(x)))
-    return Tiling(kernel, stride, padding, (ho, wo), lines, at_once, merged)
+def plan(x: Array, weight: Array, stride: int, padding: int) -> Plan:
+    """How to stage x and y so that all taps see the same stretch of numbers."""
+    lanes = VECTOR_BYTES // x.itemsize
+    (batch, channels, height, width), (out, _, kh, kw) = x.shape, weight.shape
+    ho = conv_output_size(height, kh, stride, padding)
+    wo = conv_output_size(width, kw, stride, padding)
+    size = (ho, wo)
+    pointwise = kh == kw == stride == 1 and padding == 0
+    if pointwise:  # a map is then as good as one long line
+        height, width, ho, wo = 1, height * width, 1, ho * wo
+    down, across = (kh - 1) // stride, (kw - 1) // stride  # how far the last tap is from the first
+    # the zeros after a line are those before the next: of stride 1, and as far as lines reach
+    shared = padding if stride == 1 else 0
+    lines, pitch = max(ho, ho + down - shared), max(wo, wo + across - shared)
+    # with unusual paddings some pixels are seen by no tap, and need their place all the same
+    lines = max(lines, -(-(height + padding) // stride))
+    pitch = max(pitch, -(-(width + padding) // stride))
+    at_once = max(1, min(batch, POSITIONS // max(1, lines * pitch)))
+    count = -(-at_once * lines * pitch // lanes) * lanes
+    plane = count + down * pitch + across
+    plane = max(plane, at_once * lines * pitch + shared * (pitch + 1))
+    channel = plane * stride * stride
+    direct = pointwise and width % lanes == 0
+    if direct:
+        at_once, count, channel = 1, height * width, height * width
+    shape_x = [channels, height, width, stride, padding, lines, pitch, plane, channel]
+    shape_y = [out, ho, wo, 1, 0, lines, pitch, count, count]
+    taps = np.array([kh, kw, stride])
+    return Plan(size, np.array(shape_x), np.array(shape_y), taps, at_once, direct)
 
 
-def columns_of(x: Array, tiling: Tiling) -> Iterator[tuple[slice, Array]]:
-    """Slices of the batch, each with its columns (n/G, Ho/L, C, kh, kw, G, L, Wo).
-
-    The memory of the columns is used again for the next slice.
-    """
-    padded = padded_images(x, tiling.at_once, tiling.padding)
-    columns = np.empty(tiling.column_shape(tiling.at_once, x.shape[1]), x.dtype)
-    for first in range(0, len(x), tiling.at_once):
-        images = slice(first, min(first + tiling.at_once, len(x)))
-        n = images.stop - images.start
-        if n < len(padded):  # the last images may be fewer
-            padded = padded[:n]
-            columns = np.empty(tiling.column_shape(n, x.shape[1]), x.dtype)
-        within(padded, tiling.padding)[...] = x[images]
-        kernels.im2col(padded, tiling.stride, columns)
-        yield images, columns
+def images_at_once(batch: int, work: int, plan: Plan) -> int:
+    """Images of a piece: a multiple of those staged together."""
+    return -(-pieces_of(batch, work) // plan.at_once) * plan.at_once
 
 
-def padded_images(x: Array, n: int, padding: int) -> Array:
-    """(B, C, H, W) -> zeros (n, C, H + 2p, W + 2p)."""
-    _, channels, height, width = x.shape
-    return np.zeros((n, channels, height + 2 * padding, width + 2 * padding), x.dtype)
-
-
-def within(padded: Array, padding: int) -> Array:
-    """(n, C, H + 2p, W + 2p) -> (n, C, H, W), a view: the image without its margin."""
-    _, _, height, width = padded.shape
-    return padded[:, :, padding : height - padding, padding : width - padding]
-
-
-def tiles(maps: Array, tiling: Tiling) -> Array:
-    """(n, O, Ho, Wo) -> (n/G, Ho/L, O, G, L, Wo), a view."""
-    n, channels, ho, wo = maps.shape
-    in_tile = n if tiling.merged else 1
-    cut = (n // in_tile, in_tile, channels, ho // tiling.lines, tiling.lines, wo)
-    return maps.reshape(cut).transpose(0, 3, 2, 1, 4, 5)
-
-
-def matrices(tiles: Array, rows: int) -> Array:
-    """Tiles (n/G, Ho/L, ..., G, L, Wo) -> (n/G, Ho/L, rows, N), a view where memory allows it."""
-    groups, parts, *_, in_tile, lines, wo = tiles.shape
-    return tiles.reshape(groups, parts, rows, in_tile * lines * wo)
-
-
-def convolve(x: Array, weights: Array, tiling: Tiling, y: Array) -> None:
-    """y = weights @ columns of x, in tiles. weights: (O, K). y: (B, O, Ho, Wo), in any layout."""
-    for images, columns in columns_of(x, tiling):
-        target = tiles(y[images], tiling)
-        out = matrices(target, len(weights))
-        np.matmul(weights, matrices(columns, weights.shape[1]), out=out)
-        if not np.may_share_memory(out, target):  # several images in one matrix: a copy
-            target[...] = out.reshape(target.shape)
-
-
-def convolve_backward(dy: Array, x: Array, weights: Array, tiling: Tiling) -> tuple[Array, Array]:
-    """dy: (B, O, Ho, Wo), in any layout. Returns dx (B, C, H, W) and dweights (O, K)."""
-    dweights = np.zeros(weights.shape[::-1], x.dtype)  # (K, O), which BLAS fills faster
-    dx = np.empty(x.shape, x.dtype)
-    dpadded = padded_images(x, tiling.at_once, tiling.padding)
-    for images, columns in columns_of(x, tiling):
-        used = matrices(columns, weights.shape[1])  # (n/G, Ho/L, K, N), a view
-        dtiles = matrices(tiles(dy[images], tiling), len(weights))  # (n/G, Ho/L, O, N)
-        # y = weights @ columns
-        dweights += np.matmul(used, dtiles.swapaxes(-1, -2)).sum(axis=(0, 1))
-        np.matmul(weights.T, dtiles, out=used)  # the columns' gradient, in their own place
-        # columns = im2col(padded)
-        dpadded[...] = 0
-        kernels.col2im(columns, tiling.stride, dpadded)
-        dx[images] = within(dpadded[: len(dx[images])], tiling.padding)
-    return dx, dweights.T
+def work_of(x: Array, weight: Array, plan: Plan) -> int:
+    return len(x) * plan.out[0] * plan.out[1] * weight.size // 32 + x.size
 
 
 def conv2d(
@@ -153,13 +102,23 @@ def conv2d(
     the same for all.
     """
     check_floats("conv2d", x=x, weight=weight, bias=bias)
-    tiling = plan(x, weight, stride, padding)
-    weights = weight.reshape(len(weight), -1)  # (O, K)
-    y = np.empty((len(x), len(weight), *tiling.out), x.dtype)
-    if is_pointwise(tiling):  # x is its own columns
-        np.matmul(weights, pixels(x), out=pixels(y))
-    else:
-        convolve(x, weights, tiling, y)
+    how = plan(x, weight, stride, padding)
+    y = np.empty((len(x), len(weight), *how.out), x.dtype)
+    if not weight.size:
+        y[...] = 0
+    elif y.size:
+        images, kernels_ = flat(x), flat(weight)
+        room = how.shape_x[0] * how.shape_x[8] + how.shape_y[0] * how.shape_y[8]
+
+        def run(_: int, at: slice) -> None:
+            scratch = np.zeros(0 if how.direct else room, x.dtype)
+            conv_kernels.convolve(
+                images, kernels_, y.reshape(-1), how.shape_x, how.shape_y, how.taps, how.at_once,
+                how.direct, scratch, at.start, at.stop,
+            )  # fmt: skip
+
+        work = work_of(x, weight, how)
+        in_pieces(len(x), images_at_once(len(x), work, how), work, run)
     if bias is not None:
         y += bias[:, None, None]
     return y, (x, weight, bias is not None, stride, padding)
@@ -168,31 +127,34 @@ def conv2d(
 def conv2d_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array | None]:
     """dy: (B, O, Ho, Wo). Returns dx (B, C, H, W), dweight (O, C, kh, kw), dbias (O,) or None."""
     x, weight, has_bias, stride, padding = cache
-    tiling = plan(x, weight, stride, padding)
-    weights = weight.reshape(len(weight), -1)  # (O, K)
-    if is_pointwise(tiling):
-        dx, dweights = pointwise_backward(dy, x, weights, tiling)
-    else:
-        dx, dweights = convolve_backward(dy, x, weights, tiling)
+    how = plan(x, weight, stride, padding)
+    (out, channels, kh, kw), lanes = weight.shape, VECTOR_BYTES // x.itemsize
+    padded = -(-out // lanes) * lanes
+    something = dy.size > 0 and weight.size > 0
+    dx = (np.empty if something else np.zeros)(x.shape, x.dtype)
+    work = 2 * work_of(x, weight, how)
+    size = images_at_once(len(x), work, how)
+    dweights = np.zeros((-(-len(x) // size), kh * kw, channels, padded), x.dtype)
+    if something:
+        dimages, images, kernels_ = flat(dy), flat(x), flat(weight)
+        room = 2 * how.shape_x[0] * how.shape_x[8] + (out + padded) * how.shape_y[8]
+
+        def run(number: int, at: slice) -> None:
+            scratch = np.zeros(padded * how.shape_y[8] if how.direct else room, x.dtype)
+            conv_kernels.convolve_backward(
+                dimages, images, kernels_, dx.reshape(-1), dweights[number].reshape(-1),
+                how.shape_x, how.shape_y, how.taps, how.at_once, how.direct, padded, scratch,
+                at.start, at.stop,
+            )  # fmt: skip
+
+        in_pieces(len(x), size, work, run)
+    dweight = dweights.sum(axis=0)[:, :, :out].transpose(2, 1, 0)  # (O, C, taps)
     dbias = dy.sum(axis=(0, 2, 3)) if has_bias else None
-    return dx, dweights.reshape(weight.shape), dbias
+    return dx, dweight.reshape(weight.shape), dbias
 
 
-def is_pointwise(tiling: Tiling) -> bool:
-    """Whether every column is one pixel of x."""
-    return tiling.kernel == (1, 1) and tiling.stride == 1 and tiling.padding == 0
-
-
-def pointwise_backward(dy: Array, x: Array, weights: Array, tiling: Tiling) -> tuple[Array, Array]:
-    """As convolve_backward."""
-    dx = np.matmul(weights.T, pixels(dy)).reshape(x.shape)
-    dweights = np.zeros(weights.shape[::-1], x.dtype)  # (C, O)
-    for first in range(0, len(x), tiling.at_once):
-        images = slice(first, first + tiling.at_once)
-        columns = matrices(tiles(x[images], tiling), x.shape[1])  # (n/G, Ho/L, C, N)
-        dtiles = matrices(tiles(dy[images], tiling), len(weights))  # (n/G, Ho/L, O, N)
-        dweights += np.matmul(columns, dtiles.swapaxes(-1, -2)).sum(axis=(0, 1))
-    return dx, dweights.T
+def flat(x: Array) -> Array:
+    return ready(x, x.shape, x.dtype).reshape(-1)
 
 
 def pixels(maps: Array) -> Array:
@@ -208,25 +170,46 @@ def patch_embedding(x: Array, weight: Array, stride: int) -> tuple[Array, Cache]
     Returns y (B, Gh * Gw, D) with Gh = (H - P) // stride + 1, and the cache. float32 or float64.
     """
     check_floats("patch_embedding", x=x, weight=weight)
-    tiling = plan(x, weight, stride, padding=0)
-    y = np.empty((len(x), tiling.out[0] * tiling.out[1], len(weight)), x.dtype)
-    convolve(x, weight.reshape(len(weight), -1), tiling, as_maps(y, tiling))
-    return y, (x, weight, stride)
+    patches = cut_patches(x, weight.shape[2], stride)  # (B, Gh, Gw, C, P, P)
+    batch, down, across = patches.shape[:3]
+    kernels_ = weight.reshape(len(weight), -1)
+    y = product(patches.reshape(batch * down * across, -1), kernels_.T)
+    return y.reshape(batch, down * across, len(weight)), (x, weight, stride)
 
 
 def patch_embedding_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     """dy: (B, Gh * Gw, D). Returns dx (B, C, H, W), dweight (D, C, P, P)."""
     x, weight, stride = cache
-    tiling = plan(x, weight, stride, padding=0)
-    weights = weight.reshape(len(weight), -1)
-    dx, dweights = convolve_backward(as_maps(dy, tiling), x, weights, tiling)
-    return dx, dweights.reshape(weight.shape)
+    patch = weight.shape[2]
+    patches = cut_patches(x, patch, stride)  # (B, Gh, Gw, C, P, P)
+    rows = patches.reshape(math.prod(patches.shape[:3]), -1)
+    drows = as_rows(ready(dy, dy.shape, x.dtype))  # (B * Gh * Gw, D)
+    # y = rows @ kernels.T
+    dweight = product(drows.T, rows).reshape(weight.shape)
+    dpatches = product(drows, weight.reshape(len(weight), -1)).reshape(patches.shape)
+    dx = np.zeros(x.shape, x.dtype)
+    in_pieces(
+        len(x),
+        pieces_of(len(x), dpatches.size),
+        dpatches.size,
+        lambda _, at: kernels.row2image(dpatches, patch, stride, dx, at.start, at.stop),
+    )
+    return dx, dweight
 
 
-def as_maps(tokens: Array, tiling: Tiling) -> Array:
-    """(B, Gh * Gw, D) -> (B, D, Gh, Gw), a view if C-ordered."""
-    batch, _, width = tokens.shape
-    return tokens.reshape(batch, *tiling.out, width).transpose(0, 3, 1, 2)
+def cut_patches(x: Array, patch: int, stride: int) -> Array:
+    """(B, C, H, W) -> (B, Gh, Gw, C, P, P)."""
+    batch, channels, height, width = x.shape
+    down, across = (conv_output_size(n, patch, stride, 0) for n in (height, width))
+    images = ready(x, x.shape, x.dtype)
+    rows = np.empty((batch, down, across, channels, patch, patch), x.dtype)
+    in_pieces(
+        batch,
+        pieces_of(batch, rows.size),
+        rows.size,
+        lambda _, at: kernels.image2row(images, patch, stride, rows, at.start, at.stop),
+    )
+    return rows
 
 
 # --- BatchNorm ------------------------------------------------------------------------------------
@@ -250,9 +233,9 @@ def batch_norm(
             "2 in training (use a larger batch or batch_norm_inference)"
         )
     maps = pixels(ready(x, x.shape, x.dtype))  # (B, C, P)
-    total, squares = np.zeros((2, x.shape[1]))
-    kernels.channel_moments(maps, total, squares)
-    mean = total / n + maps[0, :, 0]
+    near = maps[0, :, 0].copy()  # of every channel its first value
+    total, squares = channel_sums(kernels.channel_moments, maps, near)
+    mean = total / n + near
     var = np.maximum(squares - total * total / n, 0.0) / n  # (C,), biased
     inv_std = 1.0 / np.sqrt(var + eps)  # (C,), float64 as all before
     mean, inv_std = mean.astype(x.dtype), inv_std.astype(x.dtype)
@@ -270,8 +253,11 @@ def batch_norm_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     # the textbook's formula with x_hat = (x - mean) * inv_std written out
     along_one, along_x = dbias / n, dweight * inv_std / n
     scale = ready(weight * inv_std, mean.shape, x.dtype)
-    kernels.batch_norm_backward(
-        dmaps, maps, mean, scale, along_one.astype(x.dtype), along_x.astype(x.dtype), dx
+    image_by_image(
+        kernels.batch_norm_backward,
+        (dmaps, maps),
+        (mean, scale, along_one.astype(x.dtype), along_x.astype(x.dtype)),
+        dx,
     )
     return dx.reshape(x.shape), dweight.astype(x.dtype), dbias.astype(x.dtype)
 
@@ -319,15 +305,43 @@ def normalise(maps: Array, mean: Array, inv_std: Array, weight: Array, bias: Arr
     centre, scale, shift = (
         ready(v, maps.shape[1:2], maps.dtype) for v in (mean, inv_std * weight, bias)
     )
-    kernels.scale_and_shift(maps, centre, scale, shift, y)
+    image_by_image(kernels.scale_and_shift, (maps,), (centre, scale, shift), y)
     return y
 
 
 def channel_gradients(dy: Array, x: Array, mean: Array, inv_std: Array) -> tuple[Array, Array]:
     """The sums of dy x_hat and of dy over every channel, in float64. dy, x: (B, C, P)."""
-    dweight, dbias = np.zeros((2, x.shape[1]))
-    kernels.channel_gradients(dy, x, ready(mean, x.shape[1:2], x.dtype), dbias, dweight)
+    centre = ready(mean, x.shape[1:2], x.dtype)
+    dbias, dweight = channel_sums(kernels.channel_gradients, dy, x, centre)
     return dweight * inv_std, dbias
+
+
+def image_by_image(
+    kernel: Any, maps: tuple[Array, ...], values: tuple[Array, ...], y: Array
+) -> None:
+    """A kernel over maps (B, C, P) and values of the channels (C,), with the result y (B, C, P)."""
+    in_pieces(
+        len(y),
+        pieces_of(len(y), y.size),
+        y.size,
+        lambda _, at: kernel(*(x[at] for x in maps), *values, y[at]),
+    )
+
+
+def channel_sums(kernel: Any, *arguments: Array) -> Array:
+    """A kernel that adds to two sums for every channel: (2, C), in float64.
+
+    Those of the arguments that are maps (B, C, P) are cut into pieces.
+    """
+    batch, channels = arguments[0].shape[:2]
+    size = pieces_of(batch, arguments[0].size)
+    sums = np.zeros((-(-batch // size), 2, channels))
+
+    def run(number: int, at: slice) -> None:
+        kernel(*(x[at] if x.ndim == 3 else x for x in arguments), *sums[number])
+
+    in_pieces(batch, size, arguments[0].size, run)
+    return sums.sum(axis=0)
 
 
 # --- Pooling --------------------------------------------------------------------------------------
@@ -343,7 +357,7 @@ def avg_pool2d(x: Array, kernel: int) -> tuple[Array, Cache]:
     batch, channels, height, width = x.shape
     y = np.empty((batch, channels, height // kernel, width // kernel), x.dtype)
     maps = ready(x, x.shape, x.dtype)
-    kernels.avg_pool2d(stacked(maps), kernel, x.dtype.type(kernel**-2), stacked(y))
+    map_by_map(kernels.avg_pool2d, stacked(maps), kernel, x.dtype.type(kernel**-2), stacked(y))
     return y, (x.shape, kernel)
 
 
@@ -353,7 +367,8 @@ def avg_pool2d_backward(dy: Array, cache: Cache) -> Array:
     batch, channels, height, width = shape
     dy = ready(dy, (batch, channels, height // kernel, width // kernel), dy.dtype)
     dx = np.zeros(shape, dy.dtype)
-    kernels.avg_pool2d_backward(stacked(dy), kernel, dy.dtype.type(kernel**-2), stacked(dx))
+    share = dy.dtype.type(kernel**-2)
+    map_by_map(kernels.avg_pool2d_backward, stacked(dy), kernel, share, stacked(dx))
     return dx
 
 
@@ -363,7 +378,7 @@ def global_avg_pool(x: Array) -> tuple[Array, Cache]:
     batch, channels, height, width = x.shape
     y = np.empty((batch, channels), x.dtype)
     maps = ready(x, x.shape, x.dtype).reshape(batch * channels, height * width)
-    kernels.global_avg_pool(maps, 1 / (height * width), y.reshape(-1))
+    map_by_map(kernels.global_avg_pool, maps, 1 / (height * width), y.reshape(-1))
     return y, x.shape
 
 
@@ -372,8 +387,21 @@ def global_avg_pool_backward(dy: Array, cache: Cache) -> Array:
     batch, channels, height, width = cache
     dx = np.empty((batch * channels, height * width), dy.dtype)
     shares = ready(dy, (batch, channels), dy.dtype).reshape(-1)
-    kernels.global_avg_pool_backward(shares, dy.dtype.type(1 / (height * width)), dx)
+    share = dy.dtype.type(1 / (height * width))
+    map_by_map(kernels.global_avg_pool_backward, shares, share, dx)
     return dx.reshape(cache)
+
+
+def map_by_map(kernel: Any, *arguments: Any) -> None:
+    """A kernel over maps (R, ...); all arrays are cut, the rest goes to all pieces as it is."""
+    arrays = [x for x in arguments if isinstance(x, np.ndarray)]
+
+    def run(_: int, at: slice) -> None:
+        kernel(*(x[at] if isinstance(x, np.ndarray) else x for x in arguments))
+
+    count = len(arrays[0])
+    numbers = max(x.size for x in arrays)
+    in_pieces(count, pieces_of(count, numbers), numbers, run)
 
 
 def stacked(maps: Array) -> Array:

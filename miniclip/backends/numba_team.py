@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from llvmlite import ir
@@ -31,7 +31,9 @@ from miniclip.ops.array import Array
 # Counters of different steps lie in different cache lines: 8 numbers of 8 bytes.
 APART = 8
 PATIENCE = 2000  # looks at a counter before the core is offered to others
+OFFERS = 500  # of the core, before a thread that waits for work sleeps: a fraction of a millisecond
 
+Item = TypeVar("Item")
 Job: TypeAlias = Callable[[int, int], None]  # job(member, members)
 Order: TypeAlias = Callable[[], BaseException | None] | None  # None: go home
 
@@ -99,6 +101,26 @@ def meet(sync: Array, step: int, members: int) -> None:
             offer_core()
 
 
+@njit(nogil=True, cache=True)
+def ring(bell: Array) -> None:
+    """Count one more, for those who listen."""
+    fetch_add(bell, 0, 1)
+
+
+@njit(nogil=True, cache=True)
+def listen(bell: Array, heard: int) -> None:
+    """Wait for a little while until the bell has rung more than `heard` times.
+
+    A thread that sleeps needs some 30 microseconds to wake up, as long as small pieces of work
+    take. So it looks out for the next one first; it sleeps afterwards, in a queue.
+    """
+    for _ in range(OFFERS):
+        for _ in range(100):
+            if fetch(bell, 0) > heard:
+                return
+        offer_core()
+
+
 def make_sync(steps: int) -> Array:
     """Counters for a job of so many steps. Entry 0 is not 0 once a member has given up."""
     return np.zeros((2 * steps + 1) * APART, np.int64)
@@ -117,6 +139,25 @@ def usable_cores() -> int:
     return min(int(asked), cores) if asked.isdecimal() and int(asked) > 0 else cores
 
 
+class Mailbox(Generic[Item]):
+    """A queue with one reader, who looks out for a little while before it sleeps."""
+
+    def __init__(self) -> None:
+        self._items: SimpleQueue[Item] = SimpleQueue()
+        self._bell = np.zeros(APART, np.int64)
+        self._taken = 0
+
+    def put(self, item: Item) -> None:
+        self._items.put(item)
+        ring(self._bell)
+
+    def get(self) -> Item:
+        listen(self._bell, self._taken)
+        item = self._items.get()
+        self._taken += 1
+        return item
+
+
 class Team:
     """`members` threads, the caller's among them. `run` gives them a job and waits for its end."""
 
@@ -124,8 +165,8 @@ class Team:
         self.members = members
         self._one_job = threading.Lock()
         self._threads: list[threading.Thread] = []
-        self._inboxes: list[SimpleQueue[Order]] = []
-        self._outbox: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._inboxes: list[Mailbox[Order]] = []
+        self._outbox: Mailbox[BaseException | None] = Mailbox()
 
     def run(self, job: Job, give_up: Callable[[], None]) -> None:
         """Every member calls job(member, members); member 0 is the caller.
@@ -157,7 +198,7 @@ class Team:
     def _hire(self) -> None:
         """Start the threads when they are first needed; they wait for jobs as long as we live."""
         while len(self._inboxes) < self.members - 1:
-            inbox: SimpleQueue[Order] = SimpleQueue()
+            inbox: Mailbox[Order] = Mailbox()
             self._inboxes.append(inbox)
             arguments = (inbox, self._outbox)
             thread = threading.Thread(target=_work, args=arguments, daemon=True, name="miniclip")
@@ -175,7 +216,7 @@ class Team:
                     inbox.put(None)
                 while any(map(_is_there, self._threads)):
                     time.sleep(0.001)
-                self._outbox = SimpleQueue()
+                self._outbox = Mailbox()
                 self._inboxes, self._threads = [], []
                 return
             except BaseException:  # one more signal: the first one is raised in the end
@@ -189,7 +230,7 @@ def _is_there(thread: threading.Thread) -> bool:
     return thread.ident is not None and thread in threading.enumerate()
 
 
-def _work(inbox: SimpleQueue[Order], outbox: SimpleQueue[BaseException | None]) -> None:
+def _work(inbox: Mailbox[Order], outbox: Mailbox[BaseException | None]) -> None:
     while (order := inbox.get()) is not None:
         outbox.put(order())
         del order  # do not keep the job's arrays until the next one

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from miniclip.backends.numba_memory import keep_freed_memory
 from miniclip.models import CLIP
 from miniclip.nn.module import Parameter
 from miniclip.ops.array import Array
@@ -93,6 +94,8 @@ class Trainer:
         log = None if self.folder is None else self._open_log(self.folder)
         self.started = time.perf_counter()
         train_mode(self.network, self.optimizer.parameters.values())
+        if self.network.ops.name == "numba":
+            keep_freed_memory()
         try:
             with self._bar(stop) as bar, interrupts_wait() as interrupts:
                 for batch in batches(
