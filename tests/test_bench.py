@@ -501,7 +501,7 @@ def test_memory_of_a_process_of_its_own(tiny_model, capsys):
 
 def test_a_process_that_fails_tells_its_last_words():
     job = memory.Job("ours", "no such model", 1, False, 1)
-    with pytest.raises(RuntimeError, match="models: got 'no such model'"):
+    with pytest.raises(RuntimeError, match="model: got 'no such model'"):
         memory.measure(job)
 
 

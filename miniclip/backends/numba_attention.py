@@ -27,7 +27,8 @@ __all__ = [
 ]
 
 SCORES_AT_ONCE = 1 << 16  # of one head: 256 KiB in float32, which stay in the second cache
-PIECES = 16  # of all heads
+PIECES = 16  # of all heads, at most
+LEAST = 1 << 17  # numbers of a piece: members take turns at the interpreter's lock to begin one
 
 
 def scaled_dot_product_attention(
@@ -148,7 +149,8 @@ def run(kernel: Any, inputs: list[Array], results: list[Array], mask: Array | No
         kernel(*arrays, where, heads, sizes, scale, full_mask, scratch, piece.start, piece.stop)
 
     work = batch * heads * queries * tokens * (width + 16) // 16
-    in_pieces(batch * heads, -(-batch * heads // PIECES), work, job)
+    pieces = max(1, min(PIECES, work // LEAST))
+    in_pieces(batch * heads, -(-batch * heads // pieces), work, job)
 
 
 def flat(x: Array) -> tuple[Array, tuple[int, ...]]:

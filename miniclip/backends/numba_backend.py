@@ -13,12 +13,21 @@ compiles its loop for that dtype and keeps it in Numba's cache on disk.
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 
 from miniclip.backends import numba_kernels as kernels
 from miniclip.backends.numba_arrays import as_rows, own_copy, ready
 from miniclip.backends.numba_progress import announce_compilation
-from miniclip.backends.numba_share import entry_by_entry, in_pieces, row_sums, rows_at_once
+from miniclip.backends.numba_share import (
+    ENTRIES,
+    entry_by_entry,
+    in_pieces,
+    row_sums,
+    rows_at_once,
+)
 from miniclip.backends.numpy_backend import *  # noqa: F403 (a backend is the textbook's names)
 from miniclip.ops.activation import QUICK_GELU_SLOPE
 from miniclip.ops.array import Array, Cache, check_floats
@@ -268,25 +277,27 @@ def adamw(
     Returns the new x, mean and square; the inputs are not written to.
     """
     check_floats("adamw", x=x, grad=grad, mean=mean, square=square)
+    factors = adamw_factors(step, rate, betas, eps, weight_decay, x.dtype)
+    results = [np.empty(x.shape, x.dtype) for _ in range(3)]
+    arrays = [ready(a, x.shape, x.dtype) for a in (x, grad, mean, square)]
+    flat = [a.reshape(-1) for a in (*arrays, *results)]
+
+    def run(_: int, piece: slice) -> None:
+        parts = flat if x.size <= ENTRIES else [a[piece] for a in flat]
+        kernels.adamw(factors, *parts)
+
+    in_pieces(x.size, ENTRIES, 2 * x.size, run)
+    new_x, new_mean, new_square = results
+    return new_x, new_mean, new_square
+
+
+@functools.lru_cache(maxsize=16)  # the same for all parameters of a step, but for the decay
+def adamw_factors(
+    step: int, rate: float, betas: tuple[float, float], eps: float, weight_decay: float, dtype: Any
+) -> Array:
+    """What kernels.adamw multiplies with, in its order."""
     b1, b2 = betas
     kept = 1 - rate * weight_decay
     unbias = 1 / (1 - b1**step), 1 / (1 - b2**step)
     # 1 - b in float64: float32 would leave four digits of 1 - 0.999
-    factors = np.array([kept, rate, b1, 1 - b1, b2, 1 - b2, *unbias, eps], x.dtype)
-    new_x, new_mean, new_square = (np.empty(x.shape, x.dtype) for _ in range(3))
-
-    def kernel(x: Array, grad: Array, mean: Array, square: Array, *results: Array) -> None:
-        kernels.adamw(x, grad, mean, square, factors, *results)
-
-    entry_by_entry(
-        kernel,
-        2,
-        ready(x, x.shape, x.dtype).reshape(-1),
-        ready(grad, x.shape, x.dtype).reshape(-1),
-        ready(mean, x.shape, x.dtype).reshape(-1),
-        ready(square, x.shape, x.dtype).reshape(-1),
-        new_x.reshape(-1),
-        new_mean.reshape(-1),
-        new_square.reshape(-1),
-    )
-    return new_x, new_mean, new_square
+    return np.array([kept, rate, b1, 1 - b1, b2, 1 - b2, *unbias, eps], dtype)

@@ -503,17 +503,17 @@ def embedding_backward(dy: Array, ids: Array, order: Array, total: Array, dtable
 
 @entry_kernel
 def adamw(
+    factors: Array,
     x: Array,
     grad: Array,
     mean: Array,
     square: Array,
-    factors: Array,
     new_x: Array,
     new_mean: Array,
     new_square: Array,
 ) -> None:
-    """All (N,), the last three results. factors: what stands before the old and the new in x, in
-    mean and in square, what takes the bias from the new mean and square, and eps.
+    """All but the first (N,), the last three results. factors: what stands before the old and the
+    new in x, in mean and in square, what takes the bias from the new mean and square, and eps.
     """
     x_kept, rate, b1, b1_rest, b2, b2_rest, unbias_mean, unbias_square, eps = factors
     for i in range(x.shape[0]):

@@ -30,7 +30,7 @@ __all__ = [*PAIRS, *(f"{name}_backward" for name in PAIRS)]
 # the second cache.
 POSITIONS = 512
 PIECES = 16  # of a batch of images, at most
-LEAST = 1 << 16  # numbers of a piece: starting a kernel costs as much as about a tenth of that
+LEAST = 1 << 18  # numbers of a piece: members take turns at the interpreter's lock to begin one
 
 
 def pieces_of(n: int, numbers: int) -> int:

@@ -29,6 +29,10 @@ def pieces(n: int, size: int) -> Iterator[slice]:
 
 def in_pieces(n: int, size: int, work: int, run: Callable[[int, slice], None]) -> None:
     """run(number, slice) for every piece of n; `work` is that of all of them."""
+    if n <= size:
+        if n:
+            run(0, slice(0, n))
+        return
     cut = list(enumerate(pieces(n, size)))
     if len(cut) < 2 or work < ALONE or team().members == 1:
         for number, piece in cut:
