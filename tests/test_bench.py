@@ -3,7 +3,9 @@
 import contextlib
 import itertools
 import json
+import mmap
 import platform
+import time
 import types
 from importlib.util import find_spec
 
@@ -477,11 +479,13 @@ def test_peaks_and_quarters():
 
 @pytest.mark.skipif(not memory.STATUS.exists(), reason="the system does not tell")
 def test_the_sampler_sees_what_comes_and_goes():
-    with memory_child.Sampler() as sampler:
-        block = np.ones(8 << 20)  # 64 MiB
-        while sampler.samples[-1] < sampler.samples[0] + 50:
-            pass
-        del block
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # from the system: malloc may have some left
+    deadline = time.monotonic() + 60
+    with memory_child.Sampler() as sampler, mmap.mmap(-1, 64 << 20, private) as block:
+        for page in range(0, 64 << 20, mmap.PAGESIZE):
+            block[page] = 1
+        while sampler.samples[-1] < sampler.samples[0] + 50 and time.monotonic() < deadline:
+            time.sleep(0.01)
     assert sampler.peak().above > 50
 
 
