@@ -44,7 +44,7 @@ BUGS = [
     Bug("ReLU lost behind the shortcut", "resnet", RESNET, "y, w, z, relu=True, add=True)", "y, w, z, add=True)"),
     Bug("ReLU lost behind a 1x1 convolution", "resnet", RESNET, "self.product(text, x, w, y, relu=True)", "self.product(text, x, w, y)"),
     Bug("ReLU in the shortcut", "resnet", RESNET, 'self.product(f"{name}.downsample", pooled, w, y)', 'self.product(f"{name}.downsample", pooled, w, y, relu=True)'),
-    Bug("a map given back too early", "resnet", RESNET, "        k = self.weights((id(conv), m),", "        self.maps.give(x.name)\n        k = self.weights((id(conv), m),"),
+    Bug("a map given back too early", "resnet", RESNET, "        w = self.weights((id(conv), m),", "        self.maps.give(x.name)\n        w = self.weights((id(conv), m),"),
     Bug("padded inputs not left out", "resnet of width 12", RESNET, "wide[:, : weight.shape[1]] = weight", "wide[:, -weight.shape[1] :] = weight"),
     Bug("kernel flipped", "resnet", WINOGRAD, "weight.reshape(n * c, 9)", "weight[:, :, ::-1, ::-1].reshape(n * c, 9)"),
     Bug("gathered pixels in the wrong order", "resnet with a plain mean", RESNET, "in_rows = weight.transpose(0, 2, 3, 1)", "in_rows = weight.transpose(0, 3, 2, 1)"),

@@ -15,15 +15,12 @@ All arrays are flat, with strides in numbers: A[i, k] = a[i row_a + k step_a], l
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from miniclip.backends.numba_kernels import SUMS
+from miniclip.backends.numba_kernels import row_kernel as kernel
 from miniclip.backends.numba_team import claim, meet
 from miniclip.backends.numba_tiles import ROWS, VECTOR_BYTES, VECTORS, tile_product
 from miniclip.backends.numba_transpose import transpose
 from miniclip.ops.array import Array
-
-kernel = njit(nogil=True, cache=True, fastmath=SUMS, error_model="numpy")
 
 DEPTH = 1024  # of one pass: a panel's numbers, 256 KiB in float32, stay in the second cache
 

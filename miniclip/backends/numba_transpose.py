@@ -12,11 +12,11 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from miniclip.backends.numba_kernels import row_kernel
 from miniclip.backends.numba_tiles import (
     VECTOR_BYTES,
+    intrinsic,
     load_vector,
     number,
     pointer,
@@ -79,7 +79,7 @@ def transpose(
     for j in range(0, across, lanes):
         for i in range(0, whole, lanes):
             source, target = at_x + i * row_x + j, at_y + j * row_y + i
-            transpose_block(x, source, row_x, y, target, row_y)  # type: ignore[call-arg]
+            transpose_block(x, source, row_x, y, target, row_y)
     for i in range(rows):
         for j in range(across if i < whole else 0, width):
             y[at_y + j * row_y + i] = x[at_x + i * row_x + j]

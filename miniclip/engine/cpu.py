@@ -21,7 +21,13 @@ import numpy as np
 from miniclip.engine.cpu_packing import Weights, padded
 from miniclip.engine.cpu_program import Program, Run, all_sequences
 from miniclip.engine.cpu_resnet import add_resnet
-from miniclip.engine.cpu_transformer import ACTIVATIONS, add_blocks, add_projection, add_words
+from miniclip.engine.cpu_transformer import (
+    ACTIVATIONS,
+    add_blocks,
+    add_projection,
+    add_words,
+    pack_projection,
+)
 from miniclip.engine.cpu_vit import add_vit, pack_blocks
 from miniclip.models.checks import check_ends, check_ids, check_images
 from miniclip.models.resnet import ModifiedResNet
@@ -207,12 +213,13 @@ def add_text(program: Program, tower: Any, packed: dict[Any, Any], context: int)
     """The whole text tower."""
     if not packed:
         packed["blocks"] = pack_blocks(tower.transformer)
+        packed["proj"] = pack_projection(tower.text_projection)
     width = tower.positional_embedding.data.shape[1]
     add_words(program, tower)
     chosen = add_blocks(program, packed["blocks"], width, True, context)
     row = padded(width)
     program.layer_norm("ln_final", chosen, chosen, width, row, tower.ln_final, all_sequences)
-    add_projection(program, "text_projection", chosen, width, tower.text_projection)
+    add_projection(program, chosen, width, tower.text_projection, packed["proj"])
 
 
 def fingerprint(tower: Module) -> Iterator[Any]:
@@ -248,12 +255,9 @@ class Plan:
         self._towers: dict[str, TowerPlan] = {}
         self._lock = threading.Lock()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """For copy.deepcopy and pickle: packed weights are made again."""
-        return {"network": self.network}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["network"])  # type: ignore[misc]
+        return Plan, (self.network,)
 
     def compile(self) -> None:
         """Make the plans of both towers now, from the weights as they are."""

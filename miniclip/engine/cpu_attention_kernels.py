@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from miniclip.backends.numba_kernels import exp_of_negative, order, unorder
+from miniclip.backends.numba_product_kernels import tiles
 from miniclip.backends.numba_team import claim, meet
-from miniclip.backends.numba_tiles import LANES, PANEL, ROWS, tile_product
+from miniclip.backends.numba_tiles import LANES
 from miniclip.engine.cpu_kernels import ONE, entries, kernel
 from miniclip.ops.array import Array
 
@@ -52,35 +53,6 @@ def transpose_keys(
 
 
 @kernel
-def tiles_of(
-    a: Array,
-    at_a: int,
-    row_a: int,
-    rows: int,
-    depth: int,
-    b: Array,
-    at_b: int,
-    row_b: int,
-    columns: int,
-    c: Array,
-    at_c: int,
-    row_c: int,
-    none: Array,
-) -> None:
-    """C = A B, where B is not packed: its rows are row_b apart. columns: a multiple of LANES."""
-    for column in range(0, columns, PANEL):
-        vectors = min(PANEL, columns - column) // LANES
-        for row in range(0, rows, ROWS):
-            tile_product(
-                min(ROWS, rows - row), vectors,
-                a, at_a + row * row_a, row_a, 1,
-                b, at_b + column, row_b,
-                c, at_c + row * row_c + column, row_c,
-                depth, False, False, none, 0, none[0],
-            )  # fmt: skip
-
-
-@kernel
 def attention(
     qkv: Array,
     row: int,
@@ -103,6 +75,7 @@ def attention(
     scaled already. starts: (sequences + 1,), where each sequence's rows begin. y: rows of heads.
     `queries` rows of scores are in work at once; scratch has room for them and for the keys.
     """
+    nothing = scratch[:0]
     while True:
         piece = claim(sync, step)
         if piece >= heads * (starts.shape[0] - 1):
@@ -119,20 +92,20 @@ def attention(
             some = min(queries, tokens - first)
             seen = first + some if causal else tokens  # the keys that these queries look at
             columns = (seen + LANES - 1) // LANES * LANES
-            tiles_of(
-                qkv, at_q + first * row, row, some, width,
+            tiles(
+                qkv, at_q + first * row, row, 1, some, width,
                 scratch, at, padded, columns,
-                scratch, at_scores, padded, scratch,
+                False, nothing, 0, scratch, at_scores, padded,
             )  # fmt: skip
             for q in range(some):
                 own = first + q + 1 if causal else tokens
                 begin = at_scores + q * padded
                 softmax_row(scratch[begin : begin + own])
                 scratch[begin + own : begin + columns] = 0
-            tiles_of(
-                scratch, at_scores, padded, some, seen,
+            tiles(
+                scratch, at_scores, padded, 1, some, seen,
                 qkv, at_v, row, width,
-                y, (start + first) * row_y + head * width, row_y, scratch,
+                False, nothing, 0, y, (start + first) * row_y + head * width, row_y,
             )  # fmt: skip
     meet(sync, step, members)
 
@@ -159,6 +132,7 @@ def attend_once(
     (width, padded heads), and the scores, (tokens, padded heads).
     """
     padded = (heads + LANES - 1) // LANES * LANES
+    nothing = scratch[:0]
     while True:
         sequence = claim(sync, step)
         if sequence >= starts.shape[0] - 1:
@@ -168,22 +142,17 @@ def attend_once(
         at_r = sequence * heads * row
         at_scores = at + width * padded
         transpose_keys(r, at_r, row, heads, width, scratch, at, padded)
-        tiles_of(
-            x, start * row, row, tokens, width,
+        tiles(
+            x, start * row, row, 1, tokens, width,
             scratch, at, padded, padded,
-            scratch, at_scores, padded, scratch,
+            False, nothing, 0, scratch, at_scores, padded,
         )  # fmt: skip
         softmax_columns(scratch[at_scores : at_scores + tokens * padded], tokens, padded)
-        for column in range(0, row, PANEL):
-            vectors = min(PANEL, row - column) // LANES
-            for head in range(0, heads, ROWS):
-                tile_product(
-                    min(ROWS, heads - head), vectors,
-                    scratch, at_scores + head, 1, padded,  # transposed: a head is a column
-                    x, start * row + column, row,
-                    z, at_r + head * row + column, row,
-                    tokens, False, False, scratch, 0, ONE,
-                )  # fmt: skip
+        tiles(
+            scratch, at_scores, 1, padded, heads, tokens,  # transposed: a head is a column
+            x, start * row, row, row,
+            False, nothing, 0, z, at_r, row,
+        )  # fmt: skip
     meet(sync, step, members)
 
 

@@ -17,21 +17,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from miniclip.backends.numba_kernels import AS_WRITTEN, SUMS, erfcx, exp_of_negative
+from miniclip.backends.numba_kernels import entry_kernel as entries
+from miniclip.backends.numba_kernels import erfcx, exp_of_negative
+from miniclip.backends.numba_kernels import row_kernel as kernel
 from miniclip.backends.numba_team import claim, meet
 from miniclip.backends.numba_tiles import LANES, ROWS, tile_product
+from miniclip.ops.activation import QUICK_GELU_SLOPE
 from miniclip.ops.array import Array
-
-kernel = njit(nogil=True, cache=True, fastmath=SUMS, error_model="numpy")
-entries = njit(nogil=True, cache=True, fastmath=AS_WRITTEN, error_model="numpy")
 
 DEPTH = 1024  # of one pass: PANEL x DEPTH numbers of B are 256 KiB, and stay in the second cache
 
 # what follows a product; ReLU is a lowest value of 0 and costs nothing
 NOTHING, QUICK_GELU, GELU, GELU_TANH = 0, 1, 2, 3
-SLOPE = np.float32(1.702)
+SLOPE = np.float32(QUICK_GELU_SLOPE)
 ROOT_HALF = np.float32(0.5**0.5)
 TANH_SCALE = np.float32(2 * (2 / np.pi) ** 0.5)
 TANH_CUBE = np.float32(0.044715)

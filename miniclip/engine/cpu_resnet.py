@@ -31,14 +31,6 @@ from miniclip.ops.array import Array
 EXPANDED = 40 << 20  # bytes that one layer's transformed weights may take
 
 
-@dataclass(frozen=True, eq=False)
-class Kernel3x3:
-    """A 3x3 convolution's weights for one of the ways: Winograd's with tiles of m, or plain."""
-
-    m: int  # 0: gathered pixels and one product
-    weights: Weights
-
-
 def fold(conv: Any, norm: Any) -> tuple[Array, Array]:
     """The weight (N, C, k, k) and bias (N,) of a convolution and the BatchNorm after it."""
     mean, var = (norm.buffers_[k].astype(np.float64) for k in ("running_mean", "running_var"))
@@ -67,14 +59,14 @@ def pack_first(conv: Any, norm: Any) -> Weights:
     return pack(weight.reshape(len(weight), -1).astype(np.float32), bias)
 
 
-def pack_3x3(conv: Any, norm: Any, height: int, width: int) -> Kernel3x3:
+def pack_3x3(conv: Any, norm: Any, m: int) -> Weights:
+    """For Winograd's tiles of m, or for m = 0 for a product with gathered pixels."""
     weight, bias = fold(conv, norm)
     weight = widened(weight, padded(weight.shape[1]))
-    m = tile_of(height, width, weight.shape[1], padded(weight.shape[0]))
-    if m == 0:
-        in_rows = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)  # (N, 3 3 C)
-        return Kernel3x3(0, pack(in_rows.astype(np.float32), bias))
-    return Kernel3x3(m, pack_winograd(weight, bias, m))
+    if m:
+        return pack_winograd(weight, bias, m)
+    in_rows = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)  # (N, 3 3 C)
+    return pack(in_rows.astype(np.float32), bias)
 
 
 def tile_of(height: int, width: int, channels: int, columns: int) -> int:
@@ -186,12 +178,12 @@ class ResNetSteps:
     def conv_3x3(self, text: str, conv: Any, norm: Any, x: Map) -> Map:
         """With ReLU; the buffer of x is given back."""
         m = tile_of(x.height, x.width, x.channels, padded(conv.weight.data.shape[0]))
-        k = self.weights((id(conv), m), lambda: pack_3x3(conv, norm, x.height, x.width))
-        y = Map(self.maps.take(x.pixels * k.weights.columns), x.height, x.width, k.weights.columns)
-        if k.m == 0:
-            self.plain_3x3(text, x, k.weights, y)
+        w = self.weights((id(conv), m), lambda: pack_3x3(conv, norm, m))
+        y = Map(self.maps.take(x.pixels * w.columns), x.height, x.width, w.columns)
+        if m:
+            self.winograd_3x3(text, x, m, w, y)
         else:
-            self.winograd_3x3(text, x, k.m, k.weights, y)
+            self.plain_3x3(text, x, w, y)
         self.maps.give(x.name)
         return y
 

@@ -226,15 +226,20 @@ def add_pool(
     return "mixed"
 
 
-def add_projection(program: Program, name: str, x: str, width: int, matrix: Any) -> None:
+def pack_projection(matrix: Any) -> Weights | None:
+    return None if matrix is None else pack(np.asarray(matrix.data).T)
+
+
+def add_projection(
+    program: Program, x: str, width: int, matrix: Any, weights: Weights | None
+) -> None:
     """The last step: (B, width) @ (width, E), or nothing but x itself. Sets the output."""
     row = padded(width)
-    if matrix is None:
+    if weights is None:
         program.output, program.columns, program.width = x, row, width
         return
-    weights = pack(np.asarray(matrix.data).T)
     program.buffer("out", per_sequence=weights.columns)
-    program.product(name, x, row, weights, "out", weights.columns, rows=all_sequences)
+    program.product("projection", x, row, weights, "out", weights.columns, rows=all_sequences)
     program.output, program.columns = "out", weights.columns
     program.width = matrix.data.shape[1]
 

@@ -10,7 +10,13 @@ from miniclip.engine import cpu_kernels as kernels
 from miniclip.engine.cpu_map_kernels import unfold_images
 from miniclip.engine.cpu_packing import pack, padded
 from miniclip.engine.cpu_program import Member, Program, Run, all_sequences, float32
-from miniclip.engine.cpu_transformer import Block, add_blocks, add_projection, pack_block
+from miniclip.engine.cpu_transformer import (
+    Block,
+    add_blocks,
+    add_projection,
+    pack_block,
+    pack_projection,
+)
 
 
 def pack_blocks(transformer: Any) -> list[Block]:
@@ -24,6 +30,7 @@ def add_vit(program: Program, tower: Any, packed: dict[Any, Any], height: int, w
         weight = tower.conv1.weight.data
         packed["patches"] = pack(weight.reshape(len(weight), -1))
         packed["blocks"] = pack_blocks(tower.transformer)
+        packed["proj"] = pack_projection(tower.proj)
     size, stride = tower.conv1.weight.data.shape[-1], tower.conv1.stride
     rows, columns = (height - size) // stride + 1, (width - size) // stride + 1
     tokens, numbers = rows * columns + 1, tower.ln_pre.weight.data.shape[0]
@@ -33,7 +40,7 @@ def add_vit(program: Program, tower: Any, packed: dict[Any, Any], height: int, w
     chosen = add_blocks(program, packed["blocks"], numbers, False, tokens)
     row = padded(numbers)
     program.layer_norm("ln_post", chosen, chosen, numbers, row, tower.ln_post, all_sequences)
-    add_projection(program, "proj", chosen, numbers, tower.proj)
+    add_projection(program, chosen, numbers, tower.proj, packed["proj"])
 
 
 def add_patches(program: Program, w: Any, size: int, stride: int, rows: int, columns: int) -> None:
