@@ -3,7 +3,8 @@
 The shapes are those of a training step: a small ResNet (64 x 64 pixels, batch 128, stem of 16
 channels), a small ViT beside it, and their text tower; at the end the whole step. The backends
 take turns. Times are medians of processor time, each backend on one thread, so that other programs
-disturb little; the ratio is textbook / numba. What several threads gain, training_step.py shows.
+disturb little; the ratio is textbook / numba. What several threads gain, `miniclip bench
+--training` shows.
 """
 
 import statistics

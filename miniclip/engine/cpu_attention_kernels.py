@@ -13,6 +13,7 @@ from miniclip.backends.numba_kernels import exp_of_negative, order, unorder
 from miniclip.backends.numba_product_kernels import tiles
 from miniclip.backends.numba_team import claim, meet
 from miniclip.backends.numba_tiles import LANES
+from miniclip.backends.numba_transpose import transpose
 from miniclip.engine.cpu_kernels import ONE, entries, kernel
 from miniclip.ops.array import Array
 
@@ -44,12 +45,9 @@ def transpose_keys(
     x: Array, at: int, row: int, tokens: int, width: int, kt: Array, at_kt: int, padded: int
 ) -> None:
     """kt[j, t] = x[t, j], for a row of `padded` tokens, zero beyond the last."""
+    transpose(x, at, row, tokens, width, kt, at_kt, padded)
     for j in range(width):
-        to = kt[at_kt + j * padded : at_kt + (j + 1) * padded]
-        for t in range(tokens):
-            to[t] = x[at + t * row + j]
-        for t in range(tokens, padded):
-            to[t] = 0
+        kt[at_kt + j * padded + tokens : at_kt + (j + 1) * padded] = 0
 
 
 @kernel
