@@ -289,7 +289,7 @@ def add_verify(commands: Commands) -> None:
 
 def run_verify(options: argparse.Namespace) -> int:
     from miniclip.pipeline import load
-    from miniclip.verify import report, verify, weights_were_tested
+    from miniclip.tasks.verify import report, verify, weights_were_tested
 
     model = load(options.model, options.backend, activation=options.activation)
     outcomes = verify(model, Path(options.pictures))
@@ -326,7 +326,7 @@ def add_weights(commands: Commands) -> None:
 
 def run_weights_list(options: argparse.Namespace) -> int:
     from miniclip.checkpoints import hub
-    from miniclip.inspect.table import text_table
+    from miniclip.tables import text_table
 
     headings = ["name", "repository", "MB", "activation", "licence", "in the cache"]
     fields = ["name", "repository", "size_mb", "activation", "licence"]

@@ -24,7 +24,7 @@ from miniclip.models import CLIP, CLIPConfig
 from miniclip.ops.array import Array
 
 if TYPE_CHECKING:  # the plans need Numba, which loads when they are first used
-    from miniclip.engine.cpu import Plan
+    from miniclip.engine.plan import Plan
 
 VOCABULARY_REPOSITORY = "openai/clip-vit-base-patch32"  # has vocab.json and merges.txt
 LARGEST_LOG_SCALE = 50.0  # trained models stay below ln 100; e^50 times a cosine is still finite
@@ -174,7 +174,7 @@ class Pipeline:
         if self.network.ops.name != "numba":
             return None
         if self._plan is None or self._plan.network is not self.network:
-            from miniclip.engine.cpu import Plan
+            from miniclip.engine.plan import Plan
 
             self._plan = Plan(self.network)
         return self._plan

@@ -31,7 +31,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 @pytest.fixture
 def threads():
     """How many threads the compiled plans use: `threads(2)`, for the length of one test."""
-    from miniclip.backends.numba_team import set_threads
+    from miniclip.cpu.team import set_threads
 
     yield set_threads
     set_threads(None)

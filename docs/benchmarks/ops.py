@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from miniclip import backends, ops
-from miniclip.backends.numba_team import set_threads
+from miniclip.cpu.team import set_threads
 from miniclip.models import CLIP, CLIPConfig, TextConfig, VisionConfig
 from miniclip.training.gradients import gradients
 from miniclip.training.optimizer import AdamW

@@ -10,8 +10,8 @@ import time
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from miniclip.backends.numba_products import product
-from miniclip.backends.numba_team import set_threads, usable_cores
+from miniclip.cpu.products import product
+from miniclip.cpu.team import set_threads, usable_cores
 
 SHAPES = [(400, 768, 3072), (1024, 1024, 1024), (2048, 2048, 2048)]  # rows, depth, columns
 ROUNDS = 15

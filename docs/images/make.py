@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 import miniclip
 from miniclip.tasks.draw import draw_things
-from miniclip.training.captions import name_pair
-from miniclip.training.scenes import HELD_OUT, PAIRS, SEEN
+from miniclip.world.captions import name_pair
+from miniclip.world.scenes import HELD_OUT, PAIRS, SEEN
 
 CELL, PICTURE, BAR = (236, 246), 128, 20
 

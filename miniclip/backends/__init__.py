@@ -21,7 +21,7 @@ def get(name: str) -> ModuleType:
     """
     if name not in NAMES:
         raise ValueError(f"backend: got {name!r}, expected one of {', '.join(NAMES)}")
-    backend = importlib.import_module(f"miniclip.backends.{name}_backend")
+    backend = importlib.import_module(f"miniclip.backends.{name}")
     backend.check_device()
     return backend
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from miniclip.inspect.table import text_table
+from miniclip.tables import text_table
 
 STATUS = Path("/proc/self/status")
 FIELD = "RssAnon:"

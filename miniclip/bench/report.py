@@ -17,7 +17,7 @@ import numpy as np
 from miniclip.bench.measure import best_of, ratio, spread
 from miniclip.bench.subjects import CEILING, CEILING_FLOPS
 from miniclip.bench.threads import cores
-from miniclip.inspect.table import text_table
+from miniclip.tables import text_table
 
 STEADY = 0.9  # of its best speed, what a machine shows that nobody else uses
 LIBRARIES = ("miniclip", "numpy", "numba", "threadpoolctl", "torch", "onnxruntime", "openai-clip")

@@ -23,7 +23,7 @@ def limited(count: int, torch: Any = None) -> Iterator[None]:
     """
     from threadpoolctl import threadpool_limits
 
-    from miniclip.backends.numba_team import set_threads
+    from miniclip.cpu.team import set_threads
 
     before = None if torch is None else torch.get_num_threads()
     with threadpool_limits(count, user_api="blas"):

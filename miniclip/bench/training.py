@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from miniclip.backends.numba_memory import keep_freed_memory
 from miniclip.bench.flops import FORWARD_AND_BACKWARD, image_flops, text_flops
 from miniclip.bench.inputs import living_state, pictures, token_ids
 from miniclip.bench.measure import Subject
 from miniclip.bench.peers import need, original_clip
 from miniclip.bench.subjects import load_weights
+from miniclip.cpu.memory import keep_freed_memory
 from miniclip.models import CLIP, CLIPConfig
 from miniclip.ops.array import Array
 from miniclip.training.gradients import gradients

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from miniclip.inspect.table import html_table, text_table
 from miniclip.ops.array import Array
+from miniclip.tables import html_table, text_table
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from miniclip.inspect.compare import Comparison, compare
-from miniclip.inspect.table import Row, as_html, as_text, statistics
+from miniclip.inspect.statistics import Row, as_html, as_text, statistics
 from miniclip.nn.module import Module
 from miniclip.ops.array import Array
 

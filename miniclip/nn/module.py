@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from miniclip import backends
-from miniclip.backends import numpy_backend
+from miniclip.backends import numpy as numpy_backend
 from miniclip.ops.array import Array, Cache
 
 _thread = threading.local()  # each thread has its own open recordings, the innermost last

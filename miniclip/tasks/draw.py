@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from miniclip.files import write_bytes
-from miniclip.training.captions import caption
-from miniclip.training.drawing import draw_scene
-from miniclip.training.scenes import (
+from miniclip.world.captions import caption
+from miniclip.world.drawing import draw_scene
+from miniclip.world.scenes import (
     COLOURS,
     SHAPES,
     TRAINING_WORLD,

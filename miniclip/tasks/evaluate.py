@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from miniclip.inspect.table import markdown_table, text_table
 from miniclip.ops.array import Array
 from miniclip.pipeline import Pipeline
-from miniclip.training.captions import LANGUAGES, NUMBERS, name_count, name_pair, name_relation
-from miniclip.training.drawing import draw_scene
-from miniclip.training.scenes import (
+from miniclip.tables import markdown_table, text_table
+from miniclip.world.captions import LANGUAGES, NUMBERS, name_count, name_pair, name_relation
+from miniclip.world.drawing import draw_scene
+from miniclip.world.scenes import (
     COLOURS,
     HELD_OUT,
     PAIRS,

@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from miniclip.inspect.table import markdown_table, text_table
 from miniclip.ops import cross_entropy, cross_entropy_backward
 from miniclip.ops.array import Array
 from miniclip.pipeline import Pipeline
+from miniclip.tables import markdown_table, text_table
 from miniclip.tasks.evaluate import (
     SIZES,
     Table,
@@ -37,8 +37,8 @@ from miniclip.tasks.evaluate import (
     embed_scenes,
     size_of,
 )
-from miniclip.training.drawing import draw_array
-from miniclip.training.scenes import BACKGROUNDS, SEEN, Scene, World, make_scene, single_world
+from miniclip.world.drawing import draw_array
+from miniclip.world.scenes import BACKGROUNDS, SEEN, Scene, World, make_scene, single_world
 
 PROBE_SEED = 2_000_003  # neither of training nor of evaluation
 SHOTS = (1, 2, 4, 8, 16)  # examples of each class

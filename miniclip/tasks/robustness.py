@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from miniclip.inspect.table import markdown_table, text_table
 from miniclip.ops.array import Array
 from miniclip.pipeline import Pipeline
+from miniclip.tables import markdown_table, text_table
 from miniclip.tasks.evaluate import (
     CHANCE,
     EVALUATION_SEED,
@@ -34,8 +34,8 @@ from miniclip.tasks.evaluate import (
     make_scenes,
     percent,
 )
-from miniclip.training.drawing import draw_scene
-from miniclip.training.scenes import UNSEEN_BACKGROUNDS, Scene
+from miniclip.world.drawing import draw_scene
+from miniclip.world.scenes import UNSEEN_BACKGROUNDS, Scene
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

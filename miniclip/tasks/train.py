@@ -23,8 +23,8 @@ from miniclip.training.data import Dataset, SceneData
 from miniclip.training.loop import Trainer
 from miniclip.training.pictures import read_pictures
 from miniclip.training.recipe import Recipe
-from miniclip.training.scenes import TRAINING_WORLD, World
 from miniclip.training.state import StateError
+from miniclip.world.scenes import TRAINING_WORLD, World
 
 MODEL = "model.safetensors"
 VOCABULARY_SCENES = 12_000  # whose captions the vocabulary of scenes is learned from

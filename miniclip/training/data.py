@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from miniclip.ops.array import Array
-from miniclip.training.captions import caption
-from miniclip.training.drawing import RESOLUTION, draw_scene
-from miniclip.training.scenes import TRAINING_WORLD, Scene, World, make_scene
+from miniclip.world.captions import caption
+from miniclip.world.drawing import RESOLUTION, draw_scene
+from miniclip.world.scenes import TRAINING_WORLD, Scene, World, make_scene
 
 
 class Dataset(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from miniclip.backends.numba_memory import keep_freed_memory
+from miniclip.cpu.memory import keep_freed_memory
 from miniclip.models import CLIP
 from miniclip.nn.module import Parameter
 from miniclip.ops.array import Array

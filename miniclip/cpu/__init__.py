@@ -1,0 +1,1 @@
+"""The ground of all compiled code: threads, memory, the register tile, rows and matrix products."""

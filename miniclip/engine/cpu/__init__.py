@@ -1,0 +1,1 @@
+"""Inference plans for a CPU: packed weights, steps and their compiled kernels."""

@@ -1,0 +1,157 @@
+"""The command line as a user types it: output, exit codes, one line for wrong input."""
+
+import json
+import subprocess
+import sys
+
+import drawn
+import numpy as np
+import pytest
+from pipelines import make_pipeline
+
+from miniclip import cli
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A small checkpoint with its vocabulary, and two pictures."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    make_pipeline().save(folder / "model.safetensors")
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        drawn.draw("a red circle", rng, 64).save(folder / f"{name}.png")
+    return folder
+
+
+def run(capsys, *arguments):
+    code = cli.main([str(a) for a in arguments])
+    output = capsys.readouterr()
+    return code, output.out, output.err
+
+
+def test_zero_shot(capsys, checkpoint):
+    a, b = checkpoint / "a.png", checkpoint / "b.png"
+    code, out, err = run(
+        capsys,
+        "zero-shot",
+        a,
+        b,
+        "--labels",
+        "a red circle",
+        "a blue square",
+        "--model",
+        checkpoint,
+    )
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == str(a)
+    assert lines[3] == str(b)
+    assert "%" in lines[1]
+    assert "cosine" in lines[1]
+
+
+def test_zero_shot_as_json(capsys, checkpoint):
+    labels = ["a red circle", "a blue square", "sky"]
+    code, out, _ = run(
+        capsys, "zero-shot", checkpoint / "a.png", "--labels", *labels, "--json",
+        "--model", checkpoint, "--templates", "a photo of {}", "{}", "--backend", "numpy",
+    )  # fmt: skip
+    assert code == 0
+    (answer,) = json.loads(out)
+    assert sorted(a["label"] for a in answer["answers"]) == sorted(labels)
+    assert sum(a["probability"] for a in answer["answers"]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.png"], "nothing.png"),
+        (["a.png", "--model", "no-such-model"], "no-such-model"),
+        (["a.png", "--top", "0"], "--top: got 0"),
+        (["a.png", "--templates", "a photo"], "templates: got 'a photo'"),
+        (["a.png", "--model", "weights.pt"], "safetensors"),
+    ],
+)
+def test_wrong_input_is_one_line(capsys, checkpoint, monkeypatch, arguments, message):
+    monkeypatch.chdir(checkpoint)
+    (checkpoint / "weights.pt").write_bytes(b"PK\x03\x04 a zip, as torch.save writes it")
+    if "--model" not in arguments:
+        arguments = [*arguments, "--model", str(checkpoint)]
+    code, out, err = run(capsys, "zero-shot", *arguments, "--labels", "cat", "dog")
+    assert (code, out) == (2, "")
+    assert err.startswith("miniclip: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_usage_errors(capsys):
+    for arguments in ([], ["zero-shot"], ["fly"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(arguments)
+        assert stop.value.code == 2
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--help"])
+    assert stop.value.code == 0
+    assert "zero-shot" in capsys.readouterr().out
+
+
+def test_draw(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run(capsys, "draw", "a red circle", "blue star")
+    assert code == 0
+    assert out.split() == ["pictures/red-circle.png", "pictures/blue-star.png"]
+    assert (tmp_path / "pictures" / "blue-star.png").is_file()
+    labels = ["a red circle", "a blue star", "a green house"]
+    code, out, _ = run(capsys, "zero-shot", *out.split(), "--labels", *labels)  # default model
+    assert code == 0
+    assert [line.split("  ")[1] for line in out.splitlines()[1::4]] == labels[:2]
+    code, out, _ = run(capsys, "draw", "--scenes", 3, "--folder", "scenes")
+    assert (code, out) == (0, "scenes/captions.csv\n")
+    assert len((tmp_path / "scenes" / "captions.csv").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a plaid sofa"], "thing: got 'a plaid sofa', expected a colour"),
+        ([], "things: expected names"),
+        (["red circle", "--scenes", "3"], "things: expected names"),
+        (["--scenes", "0"], "scenes: got 0"),
+    ],
+)
+def test_wrong_drawings(capsys, tmp_path, arguments, message):
+    code, _, err = run(capsys, "draw", *arguments, "--folder", tmp_path / "new")
+    assert code == 2
+    assert message in err
+    assert not (tmp_path / "new").exists()
+
+
+def test_weights(capsys, checkpoint):
+    code, out, _ = run(capsys, "weights", "list")
+    assert code == 0
+    assert "ViT-L/14@336px" in out
+    code, out, _ = run(capsys, "weights", "check", checkpoint)
+    assert code == 0
+    assert "finite" in out
+
+
+def test_weights_check_finds_bad_numbers(capsys, tmp_path):
+    pipeline = make_pipeline()
+    pipeline.network.text.ln_final.bias.data[5] = np.nan
+    pipeline.save(tmp_path / "model.safetensors")
+    code, out, _ = run(capsys, "weights", "check", tmp_path)
+    assert code == 1
+    assert "ln_final.bias" in out
+
+
+def test_verify_needs_a_known_model(capsys, checkpoint):
+    code, _, err = run(capsys, "verify", checkpoint)
+    assert code == 2
+    assert "no known answers for a model of this size" in err
+
+
+def test_it_is_installed_as_a_command(checkpoint):
+    for command in ([sys.executable, "-m", "miniclip"], [sys.executable.replace("python3", "python")
+                    .rsplit("/", 1)[0] + "/miniclip"]):  # fmt: skip
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith("miniclip ")

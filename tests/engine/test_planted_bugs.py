@@ -1,0 +1,164 @@
+"""Planted bugs in the engine: the checks against the modules and against NumPy find each of them.
+
+Bugs in Python are put in place in the running package. Bugs in kernels are planted in a copy of it,
+with a Numba cache of its own, so that the real one never holds a wrong kernel.
+"""
+
+import engine_checks
+import engine_kernel_checks
+import pytest
+from planting import Bug, planted_in_place, planted_package
+
+import miniclip
+from miniclip.engine import plan
+
+CPU, PACKING, PROGRAM = "engine.plan", "engine.cpu.packing", "engine.cpu.program"
+RESNET, TRANSFORMER, VIT = "engine.cpu.resnet", "engine.cpu.transformer", "engine.cpu.vit"
+KERNELS, WINOGRAD = "engine.cpu.kernels", "engine.cpu.winograd"
+ATTENTION, MAPS = "engine.cpu.attention_kernels", "engine.cpu.map_kernels"
+TILES, TEAM = "cpu.simd", "cpu.team"
+
+BUGS = [
+    Bug("scale of the queries forgotten", "vit", TRANSFORMER, "scales = np.array([d**-0.5, 1, 1], np.float32)", "scales = np.ones(3, np.float32)"),
+    Bug("scale forgotten where there is one query", "vit", TRANSFORMER, "scale = np.float32(d**-0.5)", "scale = np.float32(1)"),
+    Bug("value bias forgotten", "vit", TRANSFORMER, "pack_groups(wv, bv)", "pack_groups(wv)"),
+    Bug("query bias forgotten", "vit", TRANSFORMER, "bq * scale + 0 * bk", "0 * bk"),
+    Bug("heads not padded in the projection", "narrow", TRANSFORMER, "out=pack(by_heads(attn.out_proj.weight.data, heads), ", "out=pack(attn.out_proj.weight.data, "),
+    Bug("heads not padded behind the attention pool", "resnet for 96 pixels", RESNET, "pack(by_heads(linear.weight.data, heads), linear.bias.data)", "pack(linear.weight.data, linear.bias.data)"),
+    Bug("query without LayerNorm", "vit", TRANSFORMER, 'last.pool, "one y", "y"', 'last.pool, "one x", "y"'),
+    Bug("one activation for all", "narrow", TRANSFORMER, "activation=ACTIVATIONS[type(gelu)]", "activation=kernels.QUICK_GELU"),
+    Bug("texts not causal", "vit", CPU, 'packed["blocks"], width, True, context)', 'packed["blocks"], width, False, context)'),
+    Bug("images causal", "vit", VIT, 'packed["blocks"], numbers, False, tokens)', 'packed["blocks"], numbers, True, tokens)'),
+    Bug("largest id for the end of the text", "narrow", CPU, "np.argmax(ids if end_id is None else ids == end_id, axis=-1)", "np.argmax(ids, axis=-1)"),
+    Bug("first token speaks for a text", "vit", CPU, "np.nonzero(real)[1], starts[1:] - 1)", "np.nonzero(real)[1], starts[:-1])"),
+    Bug("texts begin one token too late", "vit", CPU, "starts = np.concatenate([[0], np.cumsum(ends + 1)])", "starts = np.concatenate([[0], np.cumsum(ends + 1)])\n        starts[1:-1] += 1"),
+    Bug("every word in the first place", "vit", CPU, "np.nonzero(real)[1]", "0 * np.nonzero(real)[1]"),
+    Bug("a last, smaller chunk lost", "vit", CPU, "parts = -(-count // most)", "parts = count // most"),
+    Bug("class token without positions", "vit", VIT, "float32(tower.class_embedding.data)", "float32(tower.class_embedding.data) - positions.reshape(-1)[:width]"),
+    Bug("LayerNorm's eps", "narrow", PROGRAM, "eps = np.float32(norm.eps)", "eps = np.float32(1e-5)"),
+    Bug("ln_pre's eps", "narrow", VIT, "eps = np.float32(tower.ln_pre.eps)", "eps = np.float32(1e-5)"),
+    Bug("BatchNorm's mean not folded", "resnet", RESNET, "norm.bias.data - mean * scale", "norm.bias.data - 0 * mean"),
+    Bug("BatchNorm's eps left out", "small variances", RESNET, "np.sqrt(var + norm.eps)", "np.sqrt(var)"),
+    Bug("one scale for all channels", "resnet", RESNET, "conv.weight.data * scale[:, None, None, None]", "conv.weight.data * scale[0]"),
+    Bug("shortcut not added", "resnet", RESNET, "y, w, z, relu=True, add=True)", "y, w, z, relu=True)"),
+    Bug("ReLU lost behind the shortcut", "resnet", RESNET, "y, w, z, relu=True, add=True)", "y, w, z, add=True)"),
+    Bug("ReLU lost behind a 1x1 convolution", "resnet", RESNET, "self.product(text, x, w, y, relu=True)", "self.product(text, x, w, y)"),
+    Bug("ReLU in the shortcut", "resnet", RESNET, 'self.product(f"{name}.downsample", pooled, w, y)', 'self.product(f"{name}.downsample", pooled, w, y, relu=True)'),
+    Bug("a map given back too early", "resnet", RESNET, "        w = self.weights((id(conv), m),", "        self.maps.give(x.name)\n        w = self.weights((id(conv), m),"),
+    Bug("padded inputs not left out", "resnet of width 12", RESNET, "wide[:, : weight.shape[1]] = weight", "wide[:, -weight.shape[1] :] = weight"),
+    Bug("kernel flipped", "resnet", WINOGRAD, "weight.reshape(n * c, 9)", "weight[:, :, ::-1, ::-1].reshape(n * c, 9)"),
+    Bug("gathered pixels in the wrong order", "resnet with a plain mean", RESNET, "in_rows = weight.transpose(0, 2, 3, 1)", "in_rows = weight.transpose(0, 3, 2, 1)"),
+    Bug("positions of the usual size kept", "other sizes", VIT, "tower.positions(height, width)[0]", "tower.positional_embedding.data"),
+    Bug("positions resized as before", "antialias", CPU, 'getattr(self.tower, "antialias", True)', "True"),
+    Bug("groups share the first bias", "vit", PACKING, "None if bias is None else bias[g], columns", "None if bias is None else bias[0], columns"),
+    Bug("out-of-date plan used", "new weights", CPU, "all(old() is new for", "any(True or old() is new for"),
+    Bug("modules compared, not arrays", "new weights", CPU, "            yield parameter.data\n", "            yield parameter\n"),
+    Bug("running statistics not compared", "new statistics", CPU, "        yield from module.buffers_.values()\n", ""),
+    Bug("a recorded part not noticed", "recording", CPU, "    if module._recording() is not None:", "    if type(module) in TOWERS and module._recording() is not None:"),
+]  # fmt: skip
+
+COMPILED = [
+    Bug("hidden scores not zeroed", "attention", ATTENTION, "scratch[begin + own : begin + columns] = 0", "scratch[begin + own : begin] = 0"),
+    Bug("all of a block's queries see alike", "attention", ATTENTION, "own = first + q + 1 if causal else tokens", "own = seen if causal else tokens"),
+    Bug("only the last token counts", "attend once", ATTENTION, "total[h] += row[h]", "total[h] = row[h]"),
+    Bug("only the last pass along the depth counts", "product", KERNELS, "some, add or k > 0, last,", "some, add, last,"),
+    Bug("groups share the first one's bias", "product", KERNELS, "bias, group * columns + column, lowest, activation", "bias, column, lowest, activation"),
+    Bug("pixels beyond the border not zeroed", "unfold", MAPS, "            to[last:] = 0\n", ""),
+    Bug("variance with n - 1", "layer norm", KERNELS, "np.sqrt(squares / width + eps)", "np.sqrt(squares / (width - ONE) + eps)"),
+    Bug("images begin where the pooled ones end", "average pool", MAPS, "(image * height + line * size + i)", "(image * lines * size + line * size + i)"),
+    Bug("missing columns not zeroed", "packing", KERNELS, "                    for k in range(k0, min(k0 + LANES, depth)):\n                        to[k * width + j] = 0\n", "                    pass\n"),
+    Bug("rows for p and -p alike", "convolution", WINOGRAD, "results[j] = plus(builder, even, odd, -1)", "results[j] = plus(builder, even, odd, 1)"),
+    Bug("border of the image before", "convolution", WINOGRAD, "if 0 <= top + i < height and 0 <= left + j < width:", "if 0 <= top + i < height and -image <= left + j < width:"),
+    Bug("NaN lost in ReLU", "NaN", TILES, 'builder.select(builder.fcmp_ordered("<", x, lowest), lowest, x)', 'builder.select(builder.fcmp_ordered(">", x, lowest), x, lowest)'),
+    Bug("what was there forgotten", "product", TILES, "self.values = self.choose(add, with_old, self.values)", "pass"),
+    Bug("nobody waits", "meeting", TEAM, "while fetch(sync, here) < members and", "while fetch(sync, here) < 1 and"),
+]  # fmt: skip
+
+FOUND = (AssertionError, ValueError, IndexError, RuntimeError, RuntimeWarning, KeyError)
+
+
+def check(where):
+    """The checks that the real engine passes."""
+    checks = engine_checks
+    if where == "small variances":
+        checks.check_towers(miniclip, "resnet", 2, small_variances=True)
+    elif where == "other sizes":
+        checks.check_sizes(miniclip, "vit", [(16, 16)])
+    elif where == "antialias":
+        checks.check_antialias(miniclip)
+    elif where == "new weights":
+        checks.check_new_weights_are_seen(miniclip, checks.scale_parameters)
+    elif where == "new statistics":
+        checks.check_new_weights_are_seen(miniclip, checks.new_statistics, "resnet")
+    elif where == "recording":
+        checks.check_recording(miniclip)
+    else:
+        checks.check_towers(miniclip, where)
+
+
+def check_kernels(package, where):
+    checks = engine_kernel_checks
+    room = checks.Room(package)
+    if where == "attention":
+        checks.check_attention(room, [20, 3], 2, 10, causal=True, queries=8, members=2)
+    elif where == "attend once":
+        checks.check_attend_once(room, [20, 3], 5, 10, members=2)
+    elif where == "product":
+        checks.check_product(room, 9, 1030, 20, groups=2, members=2)
+        checks.check_product(room, 9, 30, 20, add=True, members=2)
+    elif where == "unfold":
+        checks.check_unfold(room, 2, 3, 7, 9, 3, 2, 1, members=2)
+    elif where == "layer norm":
+        checks.check_layer_norm(room, 9, 30, members=2)
+    elif where == "average pool":
+        checks.check_average_pool(room, 2, 5, 4, 3, 2, members=2)
+    elif where == "packing":
+        checks.check_pack_panels(room, 21, 9, 1, members=2)
+    elif where == "convolution":
+        for way in (4, 2):
+            checks.check_convolution(room, way, 2, 5, 7, 9, 10, members=2)
+    elif where == "NaN":
+        checks.check_nan_after_relu(room)
+    else:
+        checks.check_meeting(room)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_it_is_found(bug):
+    with planted_in_place(bug, "engine"), pytest.raises(FOUND):
+        check(bug.where)
+
+
+@pytest.mark.parametrize(("module", "where"), sorted({(bug.module, bug.where) for bug in BUGS}))
+def test_without_a_bug_nothing_is_found(module, where):
+    """The control: the same functions in the same places, nothing planted."""
+    first = "from __future__ import annotations\n"
+    with planted_in_place(Bug("none", where, module, first, first + "\n"), "engine") as planted:
+        used = {value for value in vars(plan).values() if callable(value)}
+        assert module != CPU or planted.Plan in used
+        check(where)
+    assert plan.Plan.__module__ == "miniclip.engine.plan"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", COMPILED, ids=lambda bug: bug.name)
+def test_it_is_found_in_a_kernel(bug, tmp_path):
+    with planted_package(bug, tmp_path) as package, pytest.raises(FOUND):
+        check_kernels(package, bug.where)
+
+
+@pytest.mark.slow
+def test_without_a_bug_kernels_pass(tmp_path):
+    first = "from __future__ import annotations\n"
+    harmless = Bug("none", "all", KERNELS, first, first + "\n")
+    with planted_package(harmless, tmp_path) as package:
+        assert str(tmp_path) in package.__file__
+        for where in sorted({bug.where for bug in COMPILED}):
+            check_kernels(package, where)
+
+
+def test_there_are_enough():
+    bugs = BUGS + COMPILED
+    assert len({bug.name for bug in bugs}) == len(bugs)
+    assert len(BUGS) >= 15
+    assert len(COMPILED) >= 6

@@ -1,0 +1,150 @@
+"""The rooms: who may import whom, what a backend must offer, and that the front door is light."""
+
+import ast
+import importlib.util
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import backends_here
+import pytest
+from fake_gpu import CUPY_FUNCTIONS, FakeGpu
+
+import miniclip
+from miniclip import backends, ops
+
+PACKAGE = Path(miniclip.__file__).parent
+
+# Each room may import the rooms before it. Rooms on one line do not import each other.
+ORDER = [
+    ["files", "tables", "ops"],
+    ["inputs", "world", "check"],
+    ["cpu"],
+    ["backends"],
+    ["nn"],
+    ["models"],
+    ["checkpoints", "engine", "training", "inspect"],
+    ["pipeline"],
+    ["tasks"],
+    ["bench", "course"],
+    ["cli"],
+]
+FLOOR = {room: floor for floor, rooms in enumerate(ORDER) for room in rooms}
+
+
+def imports_of(path):
+    """The rooms of miniclip that a file imports, wherever in the file it does."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "miniclip" and len(parts) > 1 and parts[1] in FLOOR:
+                yield parts[1]
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.name))
+def test_imports_point_one_way(path):
+    room = room_of(path)
+    if room in ("__init__", "__main__"):
+        return
+    assert room in FLOOR, f"{path.name} stands in no known room"
+    for imported in imports_of(path):
+        allowed = imported == room or FLOOR[imported] < FLOOR[room]
+        assert allowed, f"{room} must not import {imported} ({path})"
+
+
+def test_the_rule_bites(tmp_path):
+    wrong = tmp_path / "linear.py"
+    wrong.write_text("def f():\n    from miniclip.nn import layers\n")
+    assert list(imports_of(wrong)) == ["nn"]
+    assert FLOOR["nn"] > FLOOR["ops"]
+
+
+MODULES = [
+    name for name in backends.NAMES if importlib.util.find_spec(name) or name == "numpy"
+]  # a backend's module can be looked at without a GPU
+
+
+@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("op", [*ops.PAIRS, *(f"{p}_backward" for p in ops.PAIRS), *ops.HELPERS])
+def test_backends_have_the_textbooks_signatures(name, op):
+    backend = importlib.import_module(f"miniclip.backends.{name}")
+    expected, got = inspect.signature(getattr(ops, op)), inspect.signature(getattr(backend, op))
+    assert list(got.parameters) == list(expected.parameters)
+    for parameter in expected.parameters.values():
+        assert got.parameters[parameter.name].default == parameter.default
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_backends_redefine_whole_pairs(name):
+    """A cache is opaque to all but its pair: forward and backward come from one backend."""
+    backend = importlib.import_module(f"miniclip.backends.{name}")
+    for op in ops.PAIRS:
+        forward, backward = getattr(backend, op), getattr(backend, f"{op}_backward")
+        own = forward is not getattr(ops, op)
+        assert own == (backward is not getattr(ops, f"{op}_backward")), f"{name}: half of {op}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_table_of_ops_and_backends_is_true(name):
+    """docs/backends.md says `own` exactly where the backend has a kernel of its own."""
+    table = (PACKAGE.parent / "docs" / "backends.md").read_text(encoding="utf-8")
+    backend = importlib.import_module(f"miniclip.backends.{name}")
+    column = backends.NAMES.index(name) + 2
+    for op in ops.PAIRS:
+        rows = [line for line in table.splitlines() if line.startswith(f"| `{op}` |")]
+        assert len(rows) == 1, f"docs/backends.md has {len(rows)} rows for {op}"
+        cell = rows[0].split("|")[column].strip()
+        own = getattr(backend, op) is not getattr(ops, op) or name == "numpy"
+        assert cell.startswith("own") == own, f"{op} on {name}: the table says {cell!r}"
+
+
+def test_unknown_backend():
+    with pytest.raises(ValueError, match="backend: got 'jax', expected one of numpy, numba, cupy"):
+        backends.get("jax")
+
+
+def test_importing_miniclip_is_light():
+    """Numba, CuPy, matplotlib and the hub's client load when first used, not before."""
+    heavy = ("numba", "cupy", "matplotlib", "huggingface_hub", "torch", "transformers", "ftfy")
+    code = f"import miniclip, sys; print([m for m in {heavy} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_the_fake_gpu_knows_only_what_cupy_has():
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: its names are not checked")
+    assert not CUPY_FUNCTIONS - set(dir(cupy))
+
+
+def test_the_fake_gpu_refuses_host_arrays():
+    import numpy as np
+
+    x = FakeGpu(np.ones(3))
+    for mix in (
+        lambda: x + np.ones(3),
+        lambda: np.ones(3) * x,
+        lambda: np.concatenate([x, np.ones(1)]),
+        lambda: np.asarray(x),
+        lambda: x[np.array([0])],
+        lambda: np.add.at(x, [0], 1.0),
+        lambda: np.pad(x, 1),
+    ):
+        with pytest.raises(TypeError):
+            mix()
+    assert isinstance(np.zeros(3, x.dtype, like=x), FakeGpu)
+    assert isinstance((2.0 * x).sum(), FakeGpu)
+
+
+def test_all_backends_are_tried():
+    """Numba must work wherever miniclip is installed; CuPy where there is a GPU."""
+    assert {"numpy", "numba", "fake_gpu"} <= set(backends_here.NAMES)

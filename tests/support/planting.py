@@ -1,0 +1,101 @@
+"""Planting bugs: the package, or one module of it, with one line of its source changed."""
+
+import importlib
+import importlib.util
+import shutil
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FunctionType
+
+import miniclip
+
+PACKAGE = Path(miniclip.__file__).parent
+
+
+@dataclass(frozen=True)
+class Bug:
+    name: str  # what is wrong, in words
+    where: str  # the op, or the kind of tower, that it shows in
+    module: str  # "ops.norm"
+    old: str  # the text as it stands, once in the module
+    new: str  # the text as a tired programmer might have written it
+
+    @property
+    def path(self):
+        return Path(*self.module.split(".")).with_suffix(".py")
+
+    def changed_source(self):
+        source = (PACKAGE / self.path).read_text(encoding="utf-8")
+        count = source.count(self.old)
+        assert count == 1, f"{self.name}: its text stands {count} times in {self.module}"
+        return source.replace(self.old, self.new)
+
+
+def planted(bug):
+    """One module, newly executed from the changed source; the rest of the package stays."""
+    name = f"miniclip.{bug.module}_planted"
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader=None))
+    module.__file__ = str(PACKAGE / bug.path)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        exec(compile(bug.changed_source(), module.__file__, "exec"), module.__dict__)
+    finally:
+        del sys.modules[name]
+    return module
+
+
+def planted_in_memory(monkeypatch, bug):
+    """The module with a bug. Its dataclasses look themselves up in sys.modules."""
+    name = f"miniclip.{bug.module}_planted"
+    wrong = type(sys)(name)
+    monkeypatch.setitem(sys.modules, name, wrong)
+    exec(compile(bug.changed_source(), name, "exec"), wrong.__dict__)
+    return wrong
+
+
+@contextmanager
+def planted_in_place(bug, room):
+    """The functions and classes of a planted module instead of the real ones, wherever modules of
+    that room use them, while the block lasts. Compiled kernels stay: theirs is a cache on disk.
+    """
+    real, module = sys.modules[f"miniclip.{bug.module}"], planted(bug)
+    changed = {
+        id(getattr(real, name)): value
+        for name, value in vars(module).items()
+        if isinstance(value, type | FunctionType) and value.__module__ == module.__name__
+    }
+    places = [
+        (user, name, value)
+        for user_name, user in list(sys.modules.items())
+        if user_name.startswith(f"miniclip.{room}.")
+        for name, value in list(vars(user).items())
+        if id(value) in changed
+    ]
+    try:
+        for user, name, value in places:
+            setattr(user, name, changed[id(value)])
+        yield module
+    finally:
+        for user, name, value in places:
+            setattr(user, name, value)
+
+
+@contextmanager
+def planted_package(bug, folder):
+    """The whole package imported anew from a copy with the bug, while the block lasts."""
+    shutil.copytree(PACKAGE, folder / "miniclip", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "miniclip" / bug.path).write_text(bug.changed_source(), encoding="utf-8")
+    real = {name: m for name, m in sys.modules.items() if name.split(".")[0] == "miniclip"}
+    for name in real:
+        del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield importlib.import_module("miniclip")
+    finally:
+        sys.path.remove(str(folder))
+        for name in [name for name in sys.modules if name.split(".")[0] == "miniclip"]:
+            del sys.modules[name]
+        sys.modules.update(real)

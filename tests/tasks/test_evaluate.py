@@ -1,0 +1,291 @@
+"""Zero-shot on drawn scenes: a model that knows the truth scores 1, one that guesses scores chance.
+
+The models here are fakes: a picture's embedding is the sum of the vectors of the statements that
+the fake holds true of it. They know pictures by their pixels, so that a question about the wrong
+picture, or with the wrong names, costs them points.
+"""
+
+import importlib
+import json
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+from fake_models import COUNT, SEED, Fake, scenes_of, seen_from, truth, vector
+from pipelines import scene_pipeline
+from planting import Bug, planted_in_memory
+
+from miniclip.world.captions import LANGUAGES, NUMBERS, name_pair, name_relation
+from miniclip.world.scenes import (
+    HELD_OUT,
+    RELATIONS,
+    SEEN,
+    SHAPES,
+    TRAINING_WORLD,
+    Scene,
+    Thing,
+    World,
+    is_held_out,
+    relation_of,
+    single_world,
+)
+
+module = importlib.import_module("miniclip.tasks.evaluate")  # not a function of that name
+SMALLEST, LARGEST = TRAINING_WORLD.radius  # of single things
+
+
+@cache
+def asked(count=COUNT, seed=SEED):
+    """The scenes that an evaluation asks about."""
+    worlds = (
+        single_world(SEEN),
+        single_world(HELD_OUT),
+        World(mix=(1 / 3, 2 / 3, 0, 0), radius=(SMALLEST, SMALLEST)),
+        World(mix=(0, 0, 1.0, 0)),
+    )
+    return [scene for world in worlds for scene in scenes_of(world, count, seed)]
+
+
+def check_grader(graded):
+    """Who knows the truth is always right, about the right scenes; AssertionError if not."""
+    fake = Fake(asked(), truth)
+    result = graded.evaluate(fake, COUNT, SEED)
+    assert all(score.right == score.total for score in result.scores)
+    assert len(fake.shown) == 4 * COUNT
+    assert fake.shown == asked()
+    assert result.find("pair", pairs="held-out").total == COUNT
+
+
+def test_who_knows_the_truth_is_always_right():
+    check_grader(module)
+    result = module.evaluate(Fake(asked(), truth), COUNT, SEED)
+    for question in ("pair", "colour", "shape"):
+        for pairs in ("seen", "held-out"):
+            for language in LANGUAGES:
+                assert result.find(question, language, pairs).total == COUNT
+    assert {s.question for s in result.scores} == set(module.CHANCE)
+    assert not any(is_held_out(*s.things[0].pair) for s in asked()[:COUNT])
+    assert all(is_held_out(*s.things[0].pair) for s in asked()[COUNT : 2 * COUNT])
+
+
+BUGS = [
+    ("names in another order than the pairs", "for pair in PAIRS]", "for pair in PAIRS[::-1]]"),
+    ("held-out pairs are seen ones", "single_world(HELD_OUT)", "single_world(SEEN)"),
+    ("seen pairs are any pairs", "single_world(SEEN)", "single_world(PAIRS)"),
+    ("the worst fits best", "cosine.max(axis=1", "cosine.min(axis=1"),
+    ("one is counted as two", "numbers.index(len(scene.things)) for", "len(scene.things) for"),
+    ("seen from the other thing", "relation_of(*scene.things)", "relation_of(*scene.things[::-1])"),
+    ("the false statement for the true one", "[:: -1 if place else 1]", "[:: 1 if place else -1]"),
+    ("statements of another scene", "texts[own]", "texts[own[::-1]]"),
+    ("pictures in another order", "in scenes[start : start + CHUNK]", "in scenes[::-1]"),
+    ("another seed", "make_scenes(COUNT_WORLD, count, seed)", "make_scenes(COUNT_WORLD, count, 0)"),
+    ("colour for shape", "a[1] == t.shape", "a[0] == t.shape"),
+    ("the last picture is lost", "scenes[start : start + CHUNK]", "scenes[start : start + 59]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "old", "new"), BUGS, ids=[bug[0] for bug in BUGS])
+def test_a_wrong_grader_is_found(name, old, new, monkeypatch):
+    wrong = planted_in_memory(monkeypatch, Bug(name, "evaluate", "tasks.evaluate", old, new))
+    with pytest.raises((AssertionError, ValueError, IndexError)):
+        check_grader(wrong)
+
+
+def test_who_guesses_is_right_by_chance():
+    result = module.evaluate(Fake([], truth), 150)
+    for score in result.scores:
+        if score.group == "all":
+            low, high = module.wilson_interval(score.right, score.total, z=3.7)  # 1 in 5,000
+            assert low <= score.chance <= high, score
+
+
+def test_who_knows_colours_alone_has_no_shapes():
+    """All twelve shapes of a colour are the same to him: his guess among them decides."""
+
+    def colours(scene):
+        colour = scene.things[0].colour
+        return [name_pair(colour, shape, language) for shape in SHAPES for language in LANGUAGES]
+
+    result = module.evaluate(Fake(asked(300), colours), 300)
+    for pairs in ("seen", "held-out"):
+        assert result.find("colour", pairs=pairs).share == 1
+        for question in ("shape", "pair"):
+            score = result.find(question, pairs=pairs)
+            low, high = module.wilson_interval(score.right, score.total, z=3.7)
+            assert low <= 1 / 12 <= high, score
+
+
+def test_a_bag_of_words_cannot_bind():
+    """Who adds up words knows the relation's word, but not which thing it is said of."""
+
+    def bag(text):
+        return sum(vector(word) for word in text.split())
+
+    result = module.evaluate(Fake(asked(), truth, text_vector=bag), COUNT, SEED, ["en"])
+    assert result.find("relation").share == 1
+    assert result.find("binding").share < 0.75
+
+
+def test_who_says_the_same_of_everything_is_never_right():
+    """A tie is no answer; else the statement that stands first would win every time."""
+
+    class Collapsed(Fake):
+        def encode_image(self, images, normalize=False, progress=None):
+            return np.eye(1, 8).repeat(len(images), axis=0)
+
+        def encode_text(self, texts, normalize=False, truncate=False, progress=None):
+            return np.eye(1, 8).repeat(len(texts), axis=0)
+
+    result = module.evaluate(Collapsed([], truth), 20)
+    assert {score.right for score in result.scores} == {0}
+    np.testing.assert_array_equal(module.choose(np.array([[1, 2, 2], [3, 2, 2]])), [-1, 0])
+
+
+def test_who_always_chooses_the_same_place_is_right_by_chance(monkeypatch):
+    """Of two statements that differ by rounding alone, the true one is as often the second."""
+    monkeypatch.setattr(module, "choose", lambda cosine: np.zeros(len(cosine), int))
+    result = module.evaluate(Fake(asked(), truth), COUNT, SEED)
+    assert result.find("binding").share == result.find("binding", "zh").share == 0.5
+
+
+def swapped(text):
+    for side in ("above", "below", "to the left of", "to the right of"):
+        a, between, b = text.partition(f" {side} ")
+        if between:
+            return b + between + a
+    return text
+
+
+def test_exactly_one_statement_is_true():
+    for scene in asked()[3 * COUNT :]:
+        a, b = scene.things
+        for language in LANGUAGES:
+            true = name_relation(a, seen_from(a, b), b, language)
+            four = module.relation_statements(scene, language)
+            assert [true == statement for statement in four].count(True) == 1
+            assert len(set(four)) == len(RELATIONS) == 4
+            # "b above a" is false where "a above b" is true, whoever looks
+            first, second = module.binding_statements(scene, language)
+            assert first == true != second
+            assert second == name_relation(b, seen_from(a, b), a, language)
+            assert seen_from(b, a) != seen_from(a, b)
+        assert (
+            swapped(module.binding_statements(scene, "en")[0])
+            == (module.binding_statements(scene, "en")[1])
+        )
+    for scene in asked()[2 * COUNT : 3 * COUNT]:
+        three = module.count_statements(scene, "en")
+        assert [text.split()[0] for text in three] == ["one", "two", "three"]
+        assert truth(scene)[-2 if scene.kind == "count" else 1] in three
+
+
+def test_size_does_not_give_the_number_away():
+    """One, two and three are equally frequent, and one thing is as small as training draws it."""
+    scenes = scenes_of(module.COUNT_WORLD, 900)
+    numbers = [len(scene.things) for scene in scenes]
+    assert all(250 < numbers.count(n) < 350 for n in NUMBERS)
+    assert {s.things[0].radius for s in scenes if len(s.things) == 1} == {SMALLEST}
+
+
+def test_groups_hold_all_scenes_once():
+    result = module.evaluate(Fake(asked(), truth), COUNT, SEED)
+    for name, groups in module.GROUPS.items():
+        question = {"number": "count", "relation": "relation"}.get(name, "pair")
+        wanted = {f"{name} {group}" for group in groups}
+        parts = [
+            s for s in result.scores
+            if (s.question, s.language, s.pairs) == (question, "en", "seen") and s.group in wanted
+        ]  # fmt: skip
+        assert sum(part.total for part in parts) == COUNT, name
+    striped = sum(scene.things[0].texture == "striped" for scene in asked()[:COUNT])
+    assert result.find("pair", group="texture striped").total == striped
+
+
+def test_groups_by_what_they_say():
+    """Who reads striped things alone is right about these."""
+    fake = Fake(asked(), lambda s: truth(s) if s.things[0].texture == "striped" else ["nothing"])
+    result = module.evaluate(fake, COUNT, SEED)
+    assert result.find("pair", group="texture striped").share == 1
+    assert result.find("pair", group="texture solid").share < 0.3
+    sizes = [
+        module.size_of(Thing("circle", "red", "solid", 0.5, 0.5, SMALLEST + share * span))
+        for span in [LARGEST - SMALLEST]
+        for share in (-0.5, 0, 0.32, 0.35, 0.65, 0.68, 1)
+    ]
+    assert sizes == ["small"] * 3 + ["middle"] * 2 + ["large"] * 2
+
+
+@pytest.mark.parametrize(
+    ("right", "total", "low", "high"),
+    [(8, 10, 0.4901625, 0.9433178), (0, 10, 0.0, 0.2775328), (10, 10, 0.7224672, 1.0),
+     (5, 10, 0.2365931, 0.7634069), (1, 1, 0.2065493, 1.0)],
+)  # fmt: skip
+def test_wilsons_interval(right, total, low, high):
+    assert module.wilson_interval(right, total) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_wilsons_interval_is_what_it_says():
+    """At its ends the share is z standard deviations of that end away."""
+    z = 1.959963984540054
+    for right, total in ((1, 7), (30, 96), (599, 600)):
+        for p in module.wilson_interval(right, total):
+            assert abs(right / total - p) == pytest.approx(z * math.sqrt(p * (1 - p) / total))
+    for right, total in ((3, 2), (-1, 4), (0, 0)):
+        with pytest.raises(ValueError, match=f"right: got {right} of {total}, expected"):
+            module.wilson_interval(right, total)
+
+
+def test_pictures_come_in_chunks(monkeypatch):
+    whole = module.evaluate(Fake(asked(), truth), COUNT, SEED)
+    monkeypatch.setattr(module, "CHUNK", 7)
+    fake = Fake(asked(), truth)
+    assert module.evaluate(fake, COUNT, SEED) == whole
+    assert max(fake.sizes) == 7
+    assert sum(fake.sizes) == 4 * COUNT
+
+
+def test_results_are_numbers_by_name_and_tables():
+    result = module.evaluate(Fake(asked(), truth), COUNT, SEED)
+    data = json.loads(json.dumps(result.as_dict()))
+    assert (data["model"], data["count"], data["seed"]) == ("fake", COUNT, SEED)
+    assert data["scores"][0] == {
+        "question": "pair", "language": "en", "pairs": "seen", "group": "all", "right": COUNT,
+        "total": COUNT, "share": 1.0, "low": pytest.approx(60 / (60 + 3.8414588)),
+        "high": pytest.approx(1), "chance": 1 / 120,
+    }  # fmt: skip
+    for table in result.as_markdown().split("\n\n"):
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+    text = result.as_text()
+    assert "held-out" in text
+    assert "texture striped" in text
+    # every score of a group has a cell of its own
+    assert text.count("100.0% of ") == sum(s.group != "all" for s in result.scores)
+    with pytest.raises(KeyError, match="no score for pair, fr, seen, all"):
+        result.find("pair", "fr")
+
+
+def test_a_real_model_is_asked():
+    """Untrained, so that nothing is expected but numbers, the same each time."""
+    pipeline = scene_pipeline()
+    result = module.evaluate(pipeline, 12)
+    assert result == module.evaluate(pipeline, 12)
+    assert result != module.evaluate(pipeline, 12, seed=7)
+    assert {s.total for s in result.scores if s.group == "all"} == {12}
+
+
+def test_bad_arguments():
+    fake = Fake([], truth)
+    for count in (0, -1, 1.5, "9"):
+        with pytest.raises(ValueError, match=rf"count: got {count!r}, expected a whole number"):
+            module.evaluate(fake, count)
+    for languages in ([], ["fr"]):
+        with pytest.raises(ValueError, match="languages: got"):
+            module.evaluate(fake, 5, languages=languages)
+
+
+def test_the_relation_is_the_packages():
+    """`seen_from` above, and `relation_of`: two readings of the same places."""
+    scenes = asked()[3 * COUNT :]
+    assert all(isinstance(scene, Scene) for scene in scenes)
+    assert [relation_of(*s.things) for s in scenes] == [seen_from(*s.things) for s in scenes]

@@ -1,0 +1,177 @@
+"""Changed pictures: what each change does to pixels, and that the rows say what they count."""
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+from fake_models import Fake, scenes_of, truth
+from PIL import Image
+from pipelines import scene_pipeline
+from planting import Bug, planted_in_memory
+
+from miniclip.world.drawing import draw_scene
+from miniclip.world.scenes import HELD_OUT, SEEN, single_world
+
+module = importlib.import_module("miniclip.tasks.robustness")  # not the function of that name
+COUNT, SEED = 12, 1_000_003
+CHANGES = [(change, s) for change, strengths in module.STRENGTHS.items() for s in strengths]
+SCENES = {
+    "seen": scenes_of(single_world(SEEN), COUNT, SEED),
+    "held-out": scenes_of(single_world(HELD_OUT), COUNT, SEED),
+}
+BOTH = SCENES["seen"] + SCENES["held-out"]
+
+
+def pixels_of(change, strength, scenes=BOTH):
+    pictures = [module.draw_changed(scene, change, strength) for scene in scenes]
+    assert {(picture.mode, picture.size) for picture in pictures} == {("RGB", (64, 64))}
+    return np.stack([np.asarray(picture, int) for picture in pictures])
+
+
+@pytest.mark.parametrize(("change", "strength"), CHANGES)
+def test_a_change_changes_every_picture_and_always_in_the_same_way(change, strength):
+    plain = np.stack([np.asarray(draw_scene(scene), int) for scene in BOTH])
+    changed = pixels_of(change, strength)
+    differs = np.abs(changed - plain).max(axis=(1, 2, 3)) > 0  # (N,)
+    assert not differs.any() if change == "none" else differs.all()
+    np.testing.assert_array_equal(pixels_of(change, strength), changed)
+    # on its own as among others: a scene's change depends on the scene alone
+    np.testing.assert_array_equal(pixels_of(change, strength, BOTH[7:8])[0], changed[7])
+
+
+@pytest.mark.parametrize("change", ["noise", "blur", "jpeg", "occlusion"])
+def test_stronger_is_further_away(change):
+    plain = pixels_of("none", "")
+    far = [np.abs(pixels_of(change, s) - plain).mean() for s in module.STRENGTHS[change]]
+    assert far[0] < 0.9 * far[1] < 0.9 * 0.9 * far[2], far
+
+
+def test_noise_is_as_strong_as_it_says():
+    """On grey, where nothing is cut off; and the same noise at every strength."""
+    grey = Image.new("RGB", (64, 64), (128, 128, 128))
+    noise = {}
+    for strength in module.STRENGTHS["noise"]:
+        noisy = module.add_noise(grey, strength, np.random.default_rng(0))
+        noise[strength] = np.asarray(noisy, float) - 128
+        assert noise[strength].std() / 255 == pytest.approx(strength, rel=0.03)
+        assert abs(noise[strength].mean()) < 2
+    np.testing.assert_allclose(2 * noise[0.05], noise[0.1], atol=1.6)  # both are rounded
+
+
+@pytest.mark.parametrize("share", module.STRENGTHS["occlusion"])
+def test_a_square_is_covered(share):
+    white = Image.new("RGB", (64, 64), (255, 255, 255))
+    corners = set()
+    for seed in range(30):
+        covered = np.asarray(module.occlude(white, share, np.random.default_rng(seed)))
+        rows, columns = np.nonzero((covered == 128).all(axis=2))
+        side = len(set(rows))
+        assert len(rows) == side * side == len(set(columns)) ** 2  # a square, all of it inside
+        assert len(rows) / 64**2 == pytest.approx(share, abs=0.01)
+        corners.add((rows.min(), columns.min()))
+    assert len(corners) > 20
+    assert np.asarray(white).min() == 255  # the picture that was given is as it was
+
+
+def test_what_is_drawn_stays():
+    """Background and style change the scene, and nothing that is asked for."""
+    changed = [module.draw_changed(scene, "background", "dark") for scene in BOTH]
+    corner = np.stack([np.asarray(picture)[0, 0] for picture in changed])
+    assert corner.max() < 130  # training has nothing as dark behind its things
+    with pytest.raises(ValueError, match="change: got 'fog', expected one of none, noise, blur"):
+        module.draw_changed(BOTH[0], "fog", 1)
+
+
+def known(rows_of, graded=module):
+    """A fake that knows these pictures: change, strength, and the scenes."""
+    fake = Fake([], truth)
+    for change, strength, scenes in rows_of:
+        for scene in scenes:
+            fake.scenes[graded.draw_changed(scene, change, strength).tobytes()] = scene
+    return fake
+
+
+def check_grader(graded):
+    """Who knows every picture is always right; who knows the unchanged ones, about these alone."""
+    rows = graded.robustness(known([(c, s, BOTH) for c, s in CHANGES]), COUNT, SEED)
+    assert [(row.change, row.strength) for row in rows] == CHANGES
+    assert {(row.seen, row.held_out, row.count) for row in rows} == {(1.0, 1.0, COUNT)}
+    first, *others = graded.robustness(known([("none", "", BOTH)]), COUNT, SEED)
+    assert (first.change, first.seen, first.held_out) == ("none", 1.0, 1.0)
+    assert max(max(row.seen, row.held_out) for row in others) <= 0.17
+    rows = graded.robustness(known([(c, s, SCENES["seen"]) for c, s in CHANGES]), COUNT, SEED)
+    assert {row.seen for row in rows} == {1.0}
+    assert max(row.held_out for row in rows) <= 0.17
+
+
+def test_the_rows_say_what_they_count():
+    check_grader(module)
+
+
+BUGS = [
+    ("nothing is changed", "scenes[pairs], names, draw)", "scenes[pairs], names, draw_scene)"),
+    ("seen and held-out in each other's column", '("seen", "held-out")', '("held-out", "seen")'),
+    ("held-out pairs alone", '("seen", "held-out")', '("held-out", "held-out")'),
+    ("noise from nowhere", "default_rng([*scene.seed, STREAM])", "default_rng()"),
+    ("names in another order", "embed_pairs(pipeline)  #", "embed_pairs(pipeline)[::-1]  #"),
+    ("wrong counts as right", "a == scene.things[0].pair", "a != scene.things[0].pair"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "old", "new"), BUGS, ids=[bug[0] for bug in BUGS])
+def test_a_wrong_grader_is_found(name, old, new, monkeypatch):
+    wrong = planted_in_memory(monkeypatch, Bug(name, "robustness", "tasks.robustness", old, new))
+    with pytest.raises(AssertionError):
+        check_grader(wrong)
+
+
+def test_a_real_model_is_asked():
+    pipeline = scene_pipeline()
+    rows = module.robustness(pipeline, 3)
+    assert rows == module.robustness(pipeline, 3)
+    assert len(rows) == 16
+    with pytest.raises(ValueError, match="count: got 0, expected a whole number, at least 1"):
+        module.robustness(pipeline, 0)
+
+
+def made_up(seed):
+    rng = np.random.default_rng(seed)
+    return [module.RobustnessRow(c, s, *map(float, rng.random(2)), 50) for c, s in CHANGES]
+
+
+def test_tables():
+    rows = made_up(0)
+    assert json.loads(json.dumps([row.as_dict() for row in rows]))[1]["change"] == "noise"
+    text, markdown = module.as_text(rows), module.as_markdown(rows)
+    for row, line in zip(rows, text.splitlines()[1:], strict=True):
+        assert line.split() == [
+            row.change, *str(row.strength).split(), f"{row.seen:.1%}", f"{row.held_out:.1%}"
+        ]  # fmt: skip
+    assert {line.count("|") for line in markdown.splitlines()} == {5}
+    assert len(markdown.splitlines()) == len(rows) + 2
+
+
+def test_the_plot_shows_the_rows(tmp_path):
+    models = {"small": made_up(1), "large": made_up(2)}
+    path = tmp_path / "robustness.png"
+    module.plot_robustness(models, path)
+    with Image.open(path) as picture:
+        assert picture.size > (500, 300)
+    panels = {axes.get_title(): axes for axes in module.figure_of(models).axes}
+    assert set(panels) == set(module.STRENGTHS) - {"none"}
+    for change, axes in panels.items():
+        lines = {line.get_label(): line for line in axes.lines}
+        rows = [row for row in models["large"] if row.change in ("none", change)]
+        drawn = lines["large, held out"].get_ydata()
+        np.testing.assert_array_equal(drawn, [row.held_out for row in rows])
+        np.testing.assert_array_equal(lines["large, seen"].get_ydata(), [r.seen for r in rows])
+        assert lines["small, seen"].get_color() != lines["large, seen"].get_color()
+
+
+def test_what_cannot_be_plotted(tmp_path):
+    with pytest.raises(ValueError, match="models: got none, expected at least one"):
+        module.plot_robustness({}, tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"models\['m'\]: got 15 rows, expected the 16 of"):
+        module.plot_robustness({"m": made_up(0)[1:]}, tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
