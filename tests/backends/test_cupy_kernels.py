@@ -237,6 +237,7 @@ def test_threads_for():
         assert f"__shared__ T shared[{sources.MAX_THREADS}];" in source
 
 
+@pytest.mark.planted
 @pytest.mark.parametrize(
     ("op", "bug"),
     [

@@ -59,6 +59,7 @@ BUGS = [
 FOUND = (AssertionError, pytest.fail.Exception, ValueError, TypeError, KeyError, IndexError)
 
 
+@pytest.mark.planted
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_it_is_found(bug, tmp_path):
     with planted_package(bug, tmp_path) as package:

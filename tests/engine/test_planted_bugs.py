@@ -123,6 +123,7 @@ def check_kernels(package, where):
         checks.check_meeting(room)
 
 
+@pytest.mark.planted
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_it_is_found(bug):
     with planted_in_place(bug, "engine"), pytest.raises(FOUND):
@@ -141,6 +142,7 @@ def test_without_a_bug_nothing_is_found(module, where):
 
 
 @pytest.mark.slow
+@pytest.mark.planted
 @pytest.mark.parametrize("bug", COMPILED, ids=lambda bug: bug.name)
 def test_it_is_found_in_a_kernel(bug, tmp_path):
     with planted_package(bug, tmp_path) as package, pytest.raises(FOUND):

@@ -58,6 +58,7 @@ def check(package, where):
             model_checks.check_two_passes(package)
 
 
+@pytest.mark.planted
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_it_is_found(bug, tmp_path):
     with planted_package(bug, tmp_path) as package, pytest.raises(FOUND):

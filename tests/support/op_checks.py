@@ -7,8 +7,17 @@ which is always PyTorch's in float64, computed from the very numbers that the op
 import numpy as np
 import torch
 from cases import lay_out
+from hypothesis import HealthCheck, Phase, settings
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
+# For a planted bug: it shows in a few examples, and the smallest of them is not looked for.
+few = settings(
+    max_examples=40,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+    report_multiple_bugs=False,
+    database=None,
+)
 CONSTANTS = ("mask", "targets", "running_mean", "running_var")  # inputs without a gradient
 
 

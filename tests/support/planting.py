@@ -7,9 +7,12 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
+
+import pytest
 
 import miniclip
+from miniclip import ops
 
 PACKAGE = Path(miniclip.__file__).parent
 
@@ -24,7 +27,8 @@ class Bug:
 
     @property
     def path(self):
-        return Path(*self.module.split(".")).with_suffix(".py")
+        path = Path(*self.module.split("."))
+        return path / "__init__.py" if (PACKAGE / path).is_dir() else path.with_suffix(".py")
 
     def changed_source(self):
         source = (PACKAGE / self.path).read_text(encoding="utf-8")
@@ -99,3 +103,27 @@ def planted_package(bug, folder):
         for name in [name for name in sys.modules if name.split(".")[0] == "miniclip"]:
             del sys.modules[name]
         sys.modules.update(real)
+
+
+def textbook_with(bug):
+    """The textbook as a backend, with the functions of one module taken from the planted one."""
+    functions = {name: getattr(ops, name) for name in ops.__all__}
+    module = planted(bug)
+    functions |= {n: getattr(module, n) for n in functions if hasattr(module, n)}
+    return SimpleNamespace(**functions, to_numpy=lambda x: x, name="planted")
+
+
+MISTAKES = (ValueError, LookupError, RuntimeError, RuntimeWarning)  # that wrong numbers lead to
+FOUND = (AssertionError, pytest.fail.Exception, *MISTAKES)
+
+
+def is_caught(check, also=()):
+    """Whether a check fails, by an assertion or by one of the usual errors.
+
+    also: further errors that count. Any other is a fault of the test and is raised.
+    """
+    try:
+        check()
+    except (*FOUND, *also):
+        return True
+    return False

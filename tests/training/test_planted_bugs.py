@@ -64,6 +64,7 @@ CHECKS = {
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.planted
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_it_is_found(bug, tmp_path):
     with planted_package(bug, tmp_path), pytest.raises(FOUND):
