@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed into it."""
+"""Files that are whole or not there, written beside their place and renamed; the cache folder."""
 
 from __future__ import annotations
 
@@ -41,3 +41,14 @@ def writer(content: bytes) -> Callable[[BinaryIO], None]:
         file.write(content)
 
     return write
+
+
+def cache_folder() -> Path:
+    """Where miniclip keeps what can be made or fetched again: ~/.cache/miniclip.
+
+    MINICLIP_CACHE_DIR names another folder; XDG_CACHE_HOME another place for all programs' caches.
+    """
+    chosen = os.environ.get("MINICLIP_CACHE_DIR")
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "miniclip"

@@ -1,6 +1,7 @@
 """Settings that every test shares."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,11 @@ settings.register_profile(
     "explore", parent=settings.get_profile("steady"), derandomize=False, max_examples=1000
 )
 settings.load_profile("steady")
+
+# Compiled kernels of the tests, planted ones among them, stay out of the user's cache.
+os.environ.setdefault(
+    "MINICLIP_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "miniclip")
+)
 
 # One worker of pytest-xdist for every core: more threads inside each would only get in the way.
 if "PYTEST_XDIST_WORKER" in os.environ:

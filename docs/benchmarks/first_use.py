@@ -60,7 +60,7 @@ def train_a_step(network, pixels, ids):
 def measure(cache):
     run = subprocess.run(
         [sys.executable, __file__, "child"],
-        env={**os.environ, "NUMBA_CACHE_DIR": cache},
+        env={**os.environ, "MINICLIP_CACHE_DIR": cache},
         check=True,
         capture_output=True,
         text=True,

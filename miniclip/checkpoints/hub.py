@@ -25,6 +25,7 @@ from miniclip.checkpoints.known import (
 )
 from miniclip.checkpoints.shipped import HASHES, shipped_path, weights_folder
 from miniclip.checkpoints.shipped import NAMES as SHIPPED
+from miniclip.files import cache_folder
 
 __all__ = [
     "FileReport",
@@ -141,11 +142,6 @@ def did_you_mean(what: str) -> str:
 def download_tokenizer(repository: str, offline: bool | None = None) -> Path:
     """A folder with the vocab.json and merges.txt of a repository. Raises HubError."""
     return downloads.fetch_vocabulary(repository, offline)
-
-
-def cache_folder() -> Path:
-    """miniclip's own cache folder, where a vocabulary may be put: ~/.cache/miniclip."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "miniclip"
 
 
 # ------------------------------------------------------------------------ for `miniclip weights`

@@ -24,6 +24,11 @@ def ready(x: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     return np.require(x, dtype, ["C_CONTIGUOUS", "ALIGNED", "WRITEABLE"])
 
 
+def as_numbers(x: Array) -> Array:
+    """All numbers of x in C order: (N,), a view where x is C-ordered."""
+    return ready(x, x.shape, x.dtype).reshape(-1)
+
+
 def own_copy(x: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """A C-ordered copy of x, broadcast to this shape, for a kernel that works in place."""
     y = np.empty(shape, dtype)

@@ -1,4 +1,4 @@
-"""Matrix products of the Numba backend, C = A B, around the register tile of numba_tiles.
+"""Matrix products, C = A B, around the register tile of simd.py.
 
 B is packed first: a tile wants its vectors next to each other for every k, and the next k's after
 them. A panel is what a tile spans, PANEL numbers of a row of B, for DEPTH values of k: it stays in
@@ -16,17 +16,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from miniclip.cpu.rows import row_kernel as kernel
+from miniclip.cpu.jit import kernel
+from miniclip.cpu.scalars import Real
 from miniclip.cpu.simd import ROWS, VECTOR_BYTES, VECTORS, tile_product
 from miniclip.cpu.team import claim, meet
-from miniclip.cpu.transpose import transpose
+from miniclip.cpu.transpose import transpose_padded
 from miniclip.ops.array import Array
 
 DEPTH = 1024  # of one pass: a panel's numbers, 256 KiB in float32, stay in the second cache
 
 
 @kernel
-def pack(
+def pack_panel(
     b: Array, at: int, row_b: int, step_b: int, width: int, padded: int, depth: int, packed: Array
 ) -> None:
     """B[0:depth, 0:width] row by row, each `padded` long; missing columns are 0.
@@ -39,11 +40,48 @@ def pack(
             row = b[at + k * row_b : at + k * row_b + width]
             for j in range(width):
                 to[j] = row[j]
-    else:
-        transpose(b, at, step_b, width, depth, packed, 0, padded)
-    if width < padded:
-        for k in range(depth):
             packed[k * padded + width : (k + 1) * padded] = 0
+    else:
+        transpose_padded(b, at, step_b, width, depth, packed, 0, padded)
+
+
+@kernel
+def tile_column(
+    a: Array,
+    at_a: int,
+    row_a: int,
+    step_a: int,
+    rows: int,
+    depth: int,
+    b: Array,
+    at_b: int,
+    row_b: int,
+    vectors: int,
+    add: bool,
+    finish: bool,
+    bias: Array,
+    at_bias: int,
+    lowest: Real,
+    c: Array,
+    at_c: int,
+    row_c: int,
+) -> None:
+    """C (+)= A B for columns of at most VECTORS vectors, tile by tile down the rows of A.
+
+    finish: add the bias, then take max(C, lowest). depth: at least 1.
+    """
+    count = (rows + ROWS - 1) // ROWS
+    row = 0
+    for tile in range(count):
+        height = (rows - row + count - tile - 1) // (count - tile)  # all nearly alike
+        tile_product(
+            height, vectors,
+            a, at_a + row * row_a, row_a, step_a,
+            b, at_b, row_b,
+            c, at_c + row * row_c, row_c,
+            depth, add, finish, bias, at_bias, lowest,
+        )  # fmt: skip
+        row += height
 
 
 @kernel
@@ -70,20 +108,13 @@ def tiles(
     columns: a multiple of the vectors' length. depth: at least 1.
     """
     lanes = VECTOR_BYTES // a.itemsize
-    count = (rows + ROWS - 1) // ROWS
     for column in range(0, columns, lanes * VECTORS):
-        vectors = min(VECTORS, (columns - column) // lanes)
-        row = 0
-        for tile in range(count):
-            height = (rows - row + count - tile - 1) // (count - tile)  # all nearly alike
-            tile_product(
-                height, vectors,
-                a, at_a + row * row_a, row_a, step_a,
-                b, at_b + column, row_b,
-                c, at_c + row * row_c + column, row_c,
-                depth, add, bias.shape[0] > 0, bias, at_bias + column, a.dtype.type(-np.inf),
-            )  # fmt: skip
-            row += height
+        tile_column(
+            a, at_a, row_a, step_a, rows, depth,
+            b, at_b + column, row_b, min(VECTORS, (columns - column) // lanes),
+            add, bias.shape[0] > 0, bias, at_bias + column, a.dtype.type(-np.inf),
+            c, at_c + column, row_c,
+        )  # fmt: skip
 
 
 @kernel
@@ -119,7 +150,7 @@ def make_piece(
     for k in range(0, depth, DEPTH):
         deep = min(DEPTH, depth - k)
         last = k + deep == depth
-        pack(b, at_b + k * row_b, row_b, step_b, width, padded, deep, panel)
+        pack_panel(b, at_b + k * row_b, row_b, step_b, width, padded, deep, panel)
         tiles(
             a, at_a + k * step_a, row_a, step_a, rows, deep, panel, 0, padded, padded,
             k > 0, bias if width == padded and last else nothing, at_bias, to, at_to, row_to,

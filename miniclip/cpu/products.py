@@ -1,4 +1,4 @@
-"""Matrix products for the Numba backend's ops: C = A B + bias, by the team, without BLAS."""
+"""Matrix products by the team, C = A B + bias, without BLAS: what the loops of matmul.py need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEAST_ROWS = 192  # of a piece: packing is then 2 % of it
 LEAST_DEPTH = 512  # of a part
 
 
-def flat(x: Array, dtype: Any) -> tuple[Array, int, int]:
+def flat_matrix(x: Array, dtype: Any) -> tuple[Array, int, int]:
     """A matrix as numbers in a row, and their strides from row to row and from column to column."""
     if x.flags.f_contiguous and not x.flags.c_contiguous:
         return ready(x.T, x.shape[::-1], dtype).reshape(-1), 1, x.shape[0]
@@ -43,7 +43,7 @@ def product(a: Array, b: Array, bias: Array | None = None) -> Array:
     scratch = np.empty((team().members, panel * kernels.DEPTH + beside), dtype)
     sums = np.empty(parts * c.size if parts > 1 else 0, dtype)
     shift = np.empty(0, dtype) if bias is None else ready(bias, (columns,), dtype)
-    flat_a, flat_b, flat_c = flat(a, dtype), flat(b, dtype), c.reshape(-1)
+    flat_a, flat_b, flat_c = flat_matrix(a, dtype), flat_matrix(b, dtype), c.reshape(-1)
 
     def run(sync: Array, member: int, members: int) -> None:
         kernels.product(

@@ -1,4 +1,4 @@
-"""Work of the Numba backend, cut into pieces and shared out over the team of threads.
+"""Work cut into pieces and shared out over the team of threads.
 
 Pieces are ranges of rows, images or heads, cut by their number and never by that of the threads:
 whoever takes a piece, its results are the same bits. Sums over all rows are kept piece by piece and
@@ -73,6 +73,15 @@ def entry_by_entry(kernel: Callable[..., None], cost: int, *arguments: Any) -> N
 def rows_at_once(width: int) -> int:
     """How many rows make a piece of about ENTRIES numbers."""
     return max(1, ENTRIES // max(1, width))
+
+
+PIECES = 16  # of a batch of maps, at most
+LEAST = 1 << 18  # numbers of a piece: members take turns at the interpreter's lock to begin one
+
+
+def maps_at_once(count: int, numbers: int) -> int:
+    """How many of `count` images, or maps, with so many numbers in all, are a piece."""
+    return max(1, -(-count // PIECES), -(-count * LEAST // max(1, numbers)))
 
 
 def row_sums(kernel: Callable[..., None], rows: Array, sums: int, *arguments: Any) -> Array:

@@ -23,8 +23,9 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 
+from miniclip.cpu.jit import kernel
 from miniclip.cpu.simd import intrinsic, pointer
 from miniclip.ops.array import Array
 
@@ -83,13 +84,13 @@ def offer_core(typing_context: Any) -> Any:
     return types.void(), codegen
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def claim(sync: Array, step: int) -> int:
     """The number of the next piece of this step that nobody has taken."""
     return fetch_add(sync, (2 * step + 1) * APART, 1)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def meet(sync: Array, step: int, members: int) -> None:
     """Wait until all members have come here, or the job was given up."""
     here = (2 * step + 2) * APART
@@ -101,13 +102,13 @@ def meet(sync: Array, step: int, members: int) -> None:
             offer_core()
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def ring(bell: Array) -> None:
     """Count one more, for those who listen."""
     fetch_add(bell, 0, 1)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def listen(bell: Array, heard: int) -> None:
     """Wait for a little while until the bell has rung more than `heard` times.
 

@@ -13,7 +13,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from miniclip.cpu.rows import row_kernel
+from miniclip.cpu.jit import kernel
 from miniclip.cpu.simd import (
     VECTOR_BYTES,
     intrinsic,
@@ -69,7 +69,7 @@ def mask(places: list[int]) -> Any:
     return ir.Constant(ir.VectorType(ir.IntType(32), len(places)), places)
 
 
-@row_kernel
+@kernel
 def transpose(
     x: Array, at_x: int, row_x: int, rows: int, width: int, y: Array, at_y: int, row_y: int
 ) -> None:
@@ -83,3 +83,13 @@ def transpose(
     for i in range(rows):
         for j in range(across if i < whole else 0, width):
             y[at_y + j * row_y + i] = x[at_x + i * row_x + j]
+
+
+@kernel
+def transpose_padded(
+    x: Array, at_x: int, row_x: int, rows: int, width: int, y: Array, at_y: int, padded: int
+) -> None:
+    """The same with rows of `padded` numbers in y, zeros after the first `rows` of each."""
+    transpose(x, at_x, row_x, rows, width, y, at_y, padded)
+    for j in range(width):
+        y[at_y + j * padded + rows : at_y + (j + 1) * padded] = 0

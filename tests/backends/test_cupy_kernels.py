@@ -271,8 +271,9 @@ def test_host_finds_planted_bugs(libraries, tmp_path, monkeypatch, op, bug):
 
 
 def test_missing_cupy_says_what_to_install():
+    backend = import_backend(None)  # None in sys.modules: an import of it fails
     with pytest.raises(ImportError, match=r'pip install "miniclip\[gpu\]"'):
-        import_backend(None)  # None in sys.modules: an import of it fails
+        backend.check_device()
 
 
 def test_no_gpu_is_a_runtime_error():

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from op_checks import check_against_torch
 
 from miniclip import backends, ops
-from miniclip.backends.numba import attention, maps
+from miniclip.backends.numba import attention, conv
 from miniclip.cpu import memory, products, share, team
 from miniclip.cpu.jit import NOTE
 
@@ -29,9 +29,9 @@ SDPA = "scaled_dot_product_attention"
 def small_pieces(request, monkeypatch):
     """About so many positions, scores, numbers or rows at once, shared out by all threads."""
     size = request.param
-    monkeypatch.setattr(maps, "POSITIONS", size)
-    monkeypatch.setattr(maps, "PIECES", 1000)
-    monkeypatch.setattr(maps, "LEAST", 1)
+    monkeypatch.setattr(conv, "POSITIONS", size)
+    monkeypatch.setattr(share, "PIECES", 1000)
+    monkeypatch.setattr(share, "LEAST", 1)
     monkeypatch.setattr(attention, "SCORES_AT_ONCE", 4 * size)
     monkeypatch.setattr(attention, "PIECES", 1000)
     monkeypatch.setattr(products, "LEAST_ROWS", size)
@@ -152,7 +152,7 @@ numba.quick_gelu(np.ones(3, np.float32))
 
 def test_the_first_compilation_is_announced_once(tmp_path):
     """With nothing in the cache on disk: one line. From the next process on: none."""
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    environment = {**os.environ, "MINICLIP_CACHE_DIR": str(tmp_path)}
     environment.pop("PYTEST_CURRENT_TEST")  # under which nothing is said
     said = [
         subprocess.run(

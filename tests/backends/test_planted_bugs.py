@@ -1,19 +1,21 @@
 """Planted bugs in the numba backend: the tests of the ops against PyTorch find each of them."""
 
+import sys
+
 import numpy as np
 import pytest
 from cases import BY_NAME, samples
 from hypothesis import given
+from numba import types
 from op_checks import check_against_torch, few
 from planting import Bug, is_caught, planted, textbook_with
 
 from miniclip import backends
-from miniclip.backends import numba
-from miniclip.backends.numba import attention, maps
-from miniclip.cpu import matmul, products, rows, simd
+from miniclip.cpu import jit, simd
 
+FIRST = "from __future__ import annotations"
 SDPA = "scaled_dot_product_attention"
-NUMBA, MAPS = "backends.numba", "backends.numba.maps"
+NUMBA, MAPS, CONV = "backends.numba.rows", "backends.numba.maps", "backends.numba.conv"
 HEADS, ROWWISE, LOSSES = (
     "backends.numba.attention",
     "backends.numba.linear",
@@ -22,8 +24,8 @@ HEADS, ROWWISE, LOSSES = (
 COMPILED = [
     Bug("softmax in the caller's memory", "softmax", NUMBA, "y = own_copy(x, x.shape, x.dtype)", "y = ready(x, x.shape, x.dtype)"),
     Bug("softmax's gradient in the memory of dy", "softmax", NUMBA, "dx = own_copy(dy, y.shape, y.dtype)", "dx = ready(dy, y.shape, y.dtype)"),
-    Bug("output in the order of a transposed input", "quick_gelu", NUMBA, "y = np.empty(x.shape, x.dtype)\n    entries =", "y = np.empty_like(x)\n    entries ="),
-    Bug("ReLU's output in the order of a transposed input", "relu", NUMBA, "y = np.empty(x.shape, x.dtype)\n    entry_by_entry(kernels.relu,", "y = np.empty_like(x)\n    entry_by_entry(kernels.relu,"),
+    Bug("output in the order of a transposed input", "quick_gelu", NUMBA, "y = np.empty(x.shape, x.dtype)\n    entry_by_entry(kernel,", "y = np.empty_like(x)\n    entry_by_entry(kernel,"),
+    Bug("ReLU's output in the order of a transposed input", "relu", NUMBA, "y = np.empty(x.shape, x.dtype)\n    entry_by_entry(kernel,", "y = np.empty_like(x)\n    entry_by_entry(kernel,"),
     Bug("a word's running sum begun at one", "embedding", NUMBA, "order, np.zeros(shape[1]), dtable", "order, np.ones(shape[1]), dtable"),
     Bug("weight's gradient transposed", "linear", ROWWISE, "dweight = product(drows.T, rows)", "dweight = product(rows.T, drows).reshape(weight.shape)"),
     Bug("bias forgotten in the product", "linear", ROWWISE, "product(as_rows(x), weight.T, bias)", "product(as_rows(x), weight.T)"),
@@ -38,9 +40,9 @@ COMPILED = [
     Bug("temperature's gradient not summed over the scaled logits", "cosine_logits", LOSSES, "(dlogits * logits).sum()", "dlogits.sum()"),
     Bug("target not taken off", "cross_entropy", LOSSES, "    dlogits[np.arange(len(logits)), targets] -= 1\n", ""),
     Bug("sign of the sigmoid loss's slope", "sigmoid_loss", LOSSES, "dlogits = -sign * sigmoid(-sign", "dlogits = sign * sigmoid(-sign"),
-    Bug("weights' taps transposed", "conv2d", MAPS, ".transpose(2, 1, 0)  # (O, C, taps)", ".transpose(2, 0, 1).reshape(out, channels, -1)"),
-    Bug("maps taken for whole vectors", "conv2d", MAPS, "direct = pointwise and width % lanes == 0", "direct = pointwise"),
-    Bug("patches' gradient of the wrong weights", "patch_embedding", MAPS, "dweight = product(drows.T, rows).reshape(weight.shape)", "dweight = product(rows.T, drows).reshape(weight.shape)"),
+    Bug("weights' taps transposed", "conv2d", CONV, ".transpose(2, 1, 0)  # (O, C, taps)", ".transpose(2, 0, 1).reshape(out, channels, -1)"),
+    Bug("maps taken for whole vectors", "conv2d", CONV, "direct = pointwise and width % lanes == 0", "direct = pointwise"),
+    Bug("patches' gradient of the wrong weights", "patch_embedding", CONV, "dweight = product(drows.T, rows).reshape(weight.shape)", "dweight = product(rows.T, drows).reshape(weight.shape)"),
     Bug("squares about the first value for the variance", "batch_norm", MAPS, "squares - total * total / n", "squares"),
     Bug("mean counted from the first value", "batch_norm", MAPS, "mean = total / n + near", "mean = total / n"),
     Bug("first value of one channel for all", "batch_norm", MAPS, "mean = total / n + near", "mean = total / n + near[0]"),
@@ -50,20 +52,28 @@ COMPILED = [
 ]  # fmt: skip
 
 # In the loops themselves. The names of their functions are the kernels', not the ops'.
-ROWS, MAP_KERNELS = "cpu.rows", "backends.numba.map_kernels"
+ROWS, MAP_KERNELS = "backends.numba.row_kernels", "backends.numba.map_kernels"
+SCALARS, ROW, TURN = "cpu.scalars", "cpu.rows", "cpu.transpose"
 PRODUCTS, TAPS = "cpu.matmul", "backends.numba.conv_kernels"
 HEAD_LOOPS = "backends.numba.attention_kernels"
 LOOPS = [
     Bug("a word's last place wins", "embedding", ROWS, "total[j] += dy[r, j]", "total[j] = dy[r, j]"),
     Bug("one word's sum in the next one's", "embedding", ROWS, "                total[j] = 0\n", ""),
     Bug("slope one at ReLU's other side", "relu", ROWS, "dx[i] = dy[i] if x[i] > zero else zero", "dx[i] = dy[i] if x[i] < zero else zero"),
-    Bug("inner slope of the tanh GELU missing", "gelu_tanh", ROWS, "dx[i] = dy[i] * (s + x[i] * slope * (small * share * share))", "dx[i] = dy[i] * s"),
-    Bug("cube's factor of three", "gelu_tanh", ROWS, "(one + real(3) * cube * x[i] * x[i])", "(one + cube * x[i] * x[i])"),
-    Bug("columns beyond the last read", "linear", PRODUCTS, "transpose(b, at, step_b, width, depth, packed, 0, padded)", "transpose(b, at, step_b, width, min(depth, 1), packed, 0, padded)"),
+    Bug("inner slope of the tanh GELU missing", "gelu_tanh", SCALARS, "return s + x * slope * (small * share * share)", "return s"),
+    Bug("cube's factor of three", "gelu_tanh", SCALARS, "(one + three * cube * x * x)", "(one + cube * x * x)"),
+    Bug("QuickGELU's second term missing", "quick_gelu", SCALARS, "return s + x * (slope * small * share * share)", "return s"),
+    Bug("the other tail of the normal distribution", "gelu", SCALARS, "return x * (tail if x < 0 else one - tail)", "return x * (tail if x > 0 else one - tail)"),
+    Bug("one term fewer of e^r", "softmax", SCALARS, "for k in range(13, -1, -1))", "for k in range(6, -1, -1))"),
+    Bug("softmax's sum without its last entry", "softmax", ROW, "    for j in range(row.shape[0]):\n        total += row[j]", "    for j in range(row.shape[0] - 1):\n        total += row[j]"),
+    Bug("scores' scale forgotten", SDPA, ROW, "row[j] = row[j] * scale + mask[j]", "row[j] = row[j] + mask[j]"),
+    Bug("eps outside the root", "layer_norm", ROW, "np.sqrt(squares / width + eps)", "(np.sqrt(squares / width) + eps)"),
+    Bug("the last rows of a transposition begun too late", SDPA, TURN, "range(across if i < whole else 0, width)", "range(across, width)"),
+    Bug("columns beyond the last read", "linear", PRODUCTS, "transpose_padded(b, at, step_b, width, depth, packed, 0, padded)", "transpose_padded(b, at, step_b, width, min(depth, 1), packed, 0, padded)"),
     Bug("bias of the first panel for all", "linear", PRODUCTS, "c[at_c + i * row_c + j] += bias[at_bias + j]", "c[at_c + i * row_c + j] += bias[0]"),
-    Bug("first rows of A for all", "linear", PRODUCTS, "a, at_a + row * row_a, row_a, step_a,\n                b", "a, at_a, row_a, step_a,\n                b"),
+    Bug("first rows of A for all", "linear", PRODUCTS, "a, at_a + row * row_a, row_a, step_a,\n            b", "a, at_a, row_a, step_a,\n            b"),
     Bug("fewer keys than there are", SDPA, HEAD_LOOPS, "weights[r * padded : r * padded + tokens]", "weights[r * padded : r * padded + tokens - tokens // 2]"),
-    Bug("mask of the first query for all", SDPA, HEAD_LOOPS, "scale, mask[first + r])", "scale, mask[0])"),
+    Bug("mask of the first query for all", SDPA, HEAD_LOOPS, "scale_and_mask(row, scale, mask[first + r])", "scale_and_mask(row, scale, mask[0])"),
     Bug("sequences and heads mixed up", SDPA, HEAD_LOOPS, "head // heads, head % heads", "head % heads, head // heads"),
     Bug("the scores' gradient not turned for the keys", SDPA, HEAD_LOOPS, "dscores, 0, 1, padded, tokens, some,", "weights, 0, 1, padded, tokens, some,"),
     Bug("taps down and across swapped", "conv2d", TAPS, "i, j = tap // across, tap % across", "j, i = tap // across, tap % across"),
@@ -99,8 +109,7 @@ def test_pytorch_finds_it(bug):
 @pytest.mark.parametrize(("module", "op"), sorted({(bug.module, bug.where) for bug in COMPILED}))
 def test_without_a_bug_nothing_is_found(module, op):
     """The control: the same module executed anew, nothing changed."""
-    first = "from __future__ import annotations"
-    backend = textbook_with(Bug("none", op, module, first, first))
+    backend = textbook_with(Bug("none", op, module, FIRST, FIRST))
 
     @given(samples(BY_NAME[op]))
     def check(sample):
@@ -123,45 +132,62 @@ def tile_product(
             c[at_c + i * row_c + j] = max(total + bias[at_bias + j], lowest) if finish else total
 
 
+def transpose_block(x, at_x, row_x, y, at_y, row_y):
+    """The block that is transposed in registers, in Python."""
+    lanes = simd.VECTOR_BYTES // x.itemsize
+    for i in range(lanes):
+        for j in range(lanes):
+            y[at_y + j * row_y + i] = x[at_x + i * row_x + j]
+
+
+def scalar(function):
+    """A scalar function chosen by its argument's type, as Numba chooses it."""
+    numba_types = {np.dtype(name): getattr(types, name) for name in ("float32", "float64", "int64")}
+    return lambda *numbers: function(numba_types[numbers[0].dtype])(*numbers)
+
+
+# The files with loops, each after those whose functions it calls.
+LOOP_FILES = [SCALARS, ROW, TURN, PRODUCTS, ROWS, MAP_KERNELS, TAPS, HEAD_LOOPS]
+# Where the backend calls them.
+USERS = {
+    ROWS: ["rows.kernels", "linear.kernels", "losses.kernels"],
+    MAP_KERNELS: ["maps.kernels", "conv.kernels"],
+    TAPS: ["conv.conv_kernels"],
+    HEAD_LOOPS: ["attention.kernels"],
+}
+
+
 @pytest.fixture
 def plant_loop(monkeypatch):
-    """Puts a planted module of kernels under the numba backend, as plain Python.
+    """Puts all files with loops under the numba backend as plain Python, one of them planted.
 
-    Compiled, its loops would go into Numba's cache on disk, where they could be taken for the
-    right ones: they differ by as little as a constant.
+    So a bug in a function shows through everything that calls it, without compiling anything.
     """
 
-    def plain(function=None, **options):
-        return function if callable(function) else plain
-
-    def as_python(bug):
-        with monkeypatch.context() as patch:
-            patch.setattr("numba.njit", plain)
-            patch.setattr(rows, "row_kernel", plain)
-            patch.setattr(rows, "entry_kernel", plain)
-            patch.setattr(matmul, "kernel", plain)
-            patch.setattr(simd, "tile_product", tile_product)
-            return planted(bug)
-
     def plant(bug):
-        module = as_python(bug)
-        if bug.module == ROWS:  # these stand for code that only Numba's types choose
-            monkeypatch.setattr(module, "exp_of_negative", np.exp)
-        if bug.module == MAP_KERNELS:  # convolution's products stage their images with these
-            first = "def convolve("
-            taps = as_python(Bug("none", "conv2d", TAPS, first, first))
-            for name in ("stage", "unstage"):
-                setattr(taps, name, getattr(module, name))
-            monkeypatch.setattr(maps, "conv_kernels", taps)
-        user, name = {
-            ROWS: (numba, "kernels"),
-            MAP_KERNELS: (maps, "kernels"),
-            TAPS: (maps, "conv_kernels"),
-            PRODUCTS: (products, "kernels"),
-            HEAD_LOOPS: (attention, "kernels"),
-        }[bug.module]
-        monkeypatch.setattr(user, name, module)
-        return backends.get("numba")
+        loops, backend = {}, backends.get("numba")
+        with monkeypatch.context() as patch:
+            for name in ("kernel", "entry_kernel"):
+                patch.setattr(jit, name, lambda function: function)
+            patch.setattr(jit, "scalar", scalar)
+            patch.setattr(simd, "tile_product", tile_product)
+            for file in LOOP_FILES:
+                unchanged = Bug("none", bug.where, file, FIRST, FIRST)
+                module = loops[file] = planted(bug if file == bug.module else unchanged)
+                if hasattr(module, "transpose_block"):
+                    module.transpose_block = transpose_block
+                patch.setitem(sys.modules, f"miniclip.{file}", module)
+                room, _, name = f"miniclip.{file}".rpartition(".")
+                patch.setattr(sys.modules[room], name, module)
+        for file, users in USERS.items():
+            for user in users:
+                # from sys.modules: as an attribute of the backend, `linear` is the op
+                name, _, kernels = user.partition(".")
+                monkeypatch.setattr(
+                    sys.modules[f"miniclip.backends.numba.{name}"], kernels, loops[file]
+                )
+        monkeypatch.setattr("miniclip.cpu.products.kernels", loops[PRODUCTS])
+        return backend
 
     return plant
 
@@ -181,8 +207,7 @@ def test_pytorch_finds_it_in_a_loop(bug, plant_loop):
 @pytest.mark.parametrize(("module", "op"), sorted({(bug.module, bug.where) for bug in LOOPS}))
 def test_loops_as_plain_python_are_right(module, op, plant_loop):
     """The control: the same harness with nothing changed."""
-    first = "from __future__ import annotations"
-    backend = plant_loop(Bug("none", op, module, first, first))
+    backend = plant_loop(Bug("none", op, module, FIRST, FIRST))
 
     @given(samples(BY_NAME[op]))
     def check(sample):

@@ -43,7 +43,7 @@ def test_other_widths(features, sizes, tmp_path):
         capture_output=True,
         text=True,
         timeout=600,
-        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+        env={**os.environ, "MINICLIP_CACHE_DIR": str(tmp_path)},
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.split("\n")[0] == sizes

@@ -101,12 +101,12 @@ def test_nan_stays_visible(sign, place):
     ROOM.kernels.gelu_tanh_row(row)
     assert np.isnan(row[place])
     one, y = np.ones(34, np.float32), np.empty(34, np.float32)
-    ROOM.kernels.normalize_row(x, one, one, np.float32(1e-5), y)
+    ROOM.kernels.layer_norm_row(x, one, one, np.float32(1e-5), y)
     assert np.isnan(y).all()
     w = ROOM.packing.pack(np.eye(34, dtype=np.float32))
     c = np.zeros(w.columns, np.float32)
     ROOM.run(
-        1, ROOM.kernels.product, x, 34, 1, 34, w.data, w.panel, w.columns, w.bias,
+        1, ROOM.kernels.panel_product, x, 34, 1, 34, w.data, w.panel, w.columns, w.bias,
         np.float32(0), 0, c, w.columns, False, 1, 0, 0, 24,
     )  # fmt: skip
     assert np.isnan(c[:34]).all()  # 0 * NaN is NaN, too

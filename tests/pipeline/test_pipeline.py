@@ -25,14 +25,14 @@ def folder(tmp_path):
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
     """A machine without vocabularies: no cache, no packages that bring one, no hub."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("MINICLIP_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(pipeline, "find_spec", lambda name: None)
 
     def offline(repository):
         raise pipeline.hub.HubError(f"{repository}: offline")
 
     monkeypatch.setattr(pipeline.hub, "download_tokenizer", offline)
-    return tmp_path / "cache" / "miniclip"
+    return tmp_path / "cache"
 
 
 def test_a_bare_file_needs_its_activation(folder, tmp_path):

@@ -28,7 +28,7 @@ class Room:
         self.kernels = SimpleNamespace(**{k: v for names in everything for k, v in names.items()})
         self.packing = module("engine.cpu.packing")
         self.resnet = module("engine.cpu.resnet")
-        self.winograd = module("engine.cpu.winograd")
+        self.winograd = module("engine.cpu.winograd_kernels")
         self.tiles = module("cpu.simd")
         self.team = module("cpu.team")
         self.teams = {}
@@ -102,7 +102,7 @@ def check_product(
     assert (packed.depth, packed.columns, packed.groups) == (depth, room.padded(columns), groups)
     lowest = np.float32(0 if relu else -np.inf)
     room.run(
-        members, room.kernels.product,
+        members, room.kernels.panel_product,
         in_rows(a, row_a), row_a, rows, depth, packed.data, packed.panel, packed.columns,
         packed.bias, lowest, activation, c, row_c, add, groups, rows * row_a, rows * row_c, block,
     )  # fmt: skip
@@ -124,7 +124,7 @@ def check_pack_panels(room, columns, depth, vectors, members=1):
     w, lanes = normal(0, columns, depth), room.tiles.LANES
     total, panel = room.padded(columns), vectors * lanes
     packed = np.full(total * depth, np.nan, np.float32)
-    room.run(members, room.kernels.pack_panels, w, panel, packed)
+    room.run(members, room.kernels.pack_panels, w.reshape(-1), *w.shape, panel, packed)
     columns_in_order = np.zeros((total, depth), np.float32)
     columns_in_order[:columns] = w
     expected = [
@@ -154,7 +154,16 @@ def check_layer_norm(room, rows, width, extra=0, eps=1e-5, in_place=False, membe
     flat = in_rows(x, row)
     y = flat if in_place else np.full(rows * row, np.nan, np.float32)
     room.run(
-        members, room.kernels.layer_norm, flat, rows, width, row, weight, bias, np.float32(eps), y
+        members,
+        room.kernels.layer_norm_rows,
+        flat,
+        rows,
+        width,
+        row,
+        weight,
+        bias,
+        np.float32(eps),
+        y,
     )
     centred = wide(x) - wide(x).mean(1, keepdims=True)
     std = np.sqrt((centred**2).mean(1, keepdims=True) + np.float32(eps))
@@ -184,7 +193,7 @@ def check_attention(room, lengths, heads, width, causal=False, queries=48, membe
     starts = np.concatenate([[0], np.cumsum(lengths)])
     scratch = (head + queries) * room.padded(max(lengths))
     room.run(
-        members, room.kernels.attention,
+        members, room.kernels.attend_all,
         flat, row, starts, heads, head, causal, y, row_y, queries, scratch=scratch,
     )  # fmt: skip
     got = y.reshape(rows, row_y)
@@ -282,7 +291,7 @@ def by_gathering(room, shape, weight, bias, lowest, y, members):
     in_rows = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
     w, block = room.packing.pack(in_rows, bias), 24
     room.run(
-        members, room.kernels.convolve,
+        members, room.kernels.convolve_gathered,
         *shape, 3, w.data, w.panel, w.columns, w.bias, lowest, y, block, scratch=block * w.depth,
     )  # fmt: skip
 
@@ -332,7 +341,7 @@ def check_nan_after_relu(room):
     w = room.packing.pack(np.full((5, 3), np.nan, np.float32))
     c = np.zeros(w.columns, np.float32)
     room.run(
-        1, room.kernels.product, np.ones(3, np.float32), 3, 1, 3, w.data, w.panel, w.columns,
+        1, room.kernels.panel_product, np.ones(3, np.float32), 3, 1, 3, w.data, w.panel, w.columns,
         w.bias, np.float32(0), 0, c, w.columns, False, 1, 0, 0, 24,
     )  # fmt: skip
     assert np.isnan(c[:5]).all()
@@ -352,3 +361,30 @@ def check_meeting(room, members=3):
     workers = room.team.Team(members)
     workers.run(job, lambda: sync.__setitem__(0, 1))
     workers.dismiss()
+
+
+def check_kernels(package, where):
+    """The checks in which the bugs planted in kernels show."""
+    room = Room(package)
+    if where == "attention":
+        check_attention(room, [20, 3], 2, 10, causal=True, queries=8, members=2)
+    elif where == "attend once":
+        check_attend_once(room, [20, 3], 5, 10, members=2)
+    elif where == "product":
+        check_product(room, 9, 1030, 20, groups=2, members=2)
+        check_product(room, 9, 30, 20, add=True, members=2)
+    elif where == "unfold":
+        check_unfold(room, 2, 3, 7, 9, 3, 2, 1, members=2)
+    elif where == "layer norm":
+        check_layer_norm(room, 9, 30, members=2)
+    elif where == "average pool":
+        check_average_pool(room, 2, 5, 4, 3, 2, members=2)
+    elif where == "packing":
+        check_pack_panels(room, 21, 9, 1, members=2)
+    elif where == "convolution":
+        for way in (4, 2):
+            check_convolution(room, way, 2, 5, 7, 9, 10, members=2)
+    elif where == "NaN":
+        check_nan_after_relu(room)
+    else:
+        check_meeting(room)

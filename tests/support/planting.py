@@ -2,7 +2,9 @@
 
 import importlib
 import importlib.util
+import os
 import shutil
+import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,10 +98,16 @@ def planted_package(bug, folder):
         del sys.modules[name]
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
+    cache = os.environ.get("MINICLIP_CACHE_DIR")
+    os.environ["MINICLIP_CACHE_DIR"] = str(folder / "cache")
     try:
         yield importlib.import_module("miniclip")
     finally:
         sys.path.remove(str(folder))
+        if cache is None:
+            del os.environ["MINICLIP_CACHE_DIR"]
+        else:
+            os.environ["MINICLIP_CACHE_DIR"] = cache
         for name in [name for name in sys.modules if name.split(".")[0] == "miniclip"]:
             del sys.modules[name]
         sys.modules.update(real)
@@ -127,3 +135,22 @@ def is_caught(check, also=()):
     except (*FOUND, *also):
         return True
     return False
+
+
+def run_with(bug, folder, code, *arguments):
+    """Run code in a process whose miniclip is a copy with the bug, and its compiled kernels too.
+
+    Returns the last line of the error, "" if there was none.
+    """
+    shutil.copytree(PACKAGE, folder / "miniclip", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "miniclip" / bug.path).write_text(bug.changed_source(), encoding="utf-8")
+    places = {"PYTHONPATH": f"{folder}{os.pathsep}{Path(__file__).parent}"}
+    run = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", code, *arguments],
+        cwd=folder,
+        env={**os.environ, **places, "MINICLIP_CACHE_DIR": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    return run.stderr.strip().split("\n")[-1] if run.returncode else ""

@@ -134,7 +134,7 @@ def run(kernel: Any, inputs: list[Array], results: list[Array], mask: Array | No
     padded, padded_d, padded_v = (-(-n // lanes) * lanes for n in (tokens, width, width_v))
     block = max(1, min(queries, SCORES_AT_ONCE // padded))
     sizes = np.array([queries, tokens, padded, width, padded_d, width_v, padded_v, block])
-    everything = [flat(x) for x in inputs] + [flat(x) for x in results]
+    everything = [whole_memory(x) for x in [*inputs, *results]]
     where = np.array([place for _, place in everything])
     arrays = [x for x, _ in everything]
     shape = (queries, tokens)
@@ -153,7 +153,7 @@ def run(kernel: Any, inputs: list[Array], results: list[Array], mask: Array | No
     in_pieces(batch * heads, -(-batch * heads // pieces), work, job)
 
 
-def flat(x: Array) -> tuple[Array, tuple[int, ...]]:
+def whole_memory(x: Array) -> tuple[Array, tuple[int, ...]]:
     """All numbers of the memory that x is a view of, and where x lies in it: see the kernels.
 
     A view in any order will do as long as the numbers of a token are neighbours; else a copy.

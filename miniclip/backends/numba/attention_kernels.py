@@ -8,9 +8,11 @@ Queries are taken `block` at a time, so that their scores stay in the second cac
 
 from __future__ import annotations
 
-from miniclip.cpu.matmul import kernel, tiles
-from miniclip.cpu.rows import Real, softmax_row, softmax_row_backward
-from miniclip.cpu.transpose import transpose
+from miniclip.cpu.jit import kernel
+from miniclip.cpu.matmul import tiles
+from miniclip.cpu.rows import scale_and_mask, softmax_row, softmax_row_backward
+from miniclip.cpu.scalars import Real
+from miniclip.cpu.transpose import transpose_padded
 from miniclip.ops.array import Array
 
 
@@ -26,17 +28,6 @@ def load_rows(
             target[j] = source[j]
         for j in range(width, padded):
             target[j] = 0
-
-
-@kernel
-def load_columns(
-    x: Array, at: int, row: int, rows: int, width: int, to: Array, at_to: int, padded: int
-) -> None:
-    """to[j, t] = x[t, j], rows of `rows` numbers, padded with zeros."""
-    transpose(x, at, row, rows, width, to, at_to, padded)
-    for j in range(width):
-        for t in range(rows, padded):
-            to[at_to + j * padded + t] = 0
 
 
 @kernel
@@ -80,7 +71,9 @@ def weigh(
         kt, 0, padded, padded, False, nothing, 0, weights, 0, padded,
     )  # fmt: skip
     for r in range(rows):
-        softmax_row(weights[r * padded : r * padded + tokens], scale, mask[first + r])
+        row = weights[r * padded : r * padded + tokens]
+        scale_and_mask(row, scale, mask[first + r])
+        softmax_row(row)
 
 
 @kernel
@@ -111,7 +104,7 @@ def attention(
     for head in range(first, last):
         at_q, at_k = place(where, 0, heads, head), place(where, 1, heads, head)
         at_v, at_y = place(where, 2, heads, head), place(where, 3, heads, head)
-        load_columns(k, at_k, where[1, 3], tokens, width, kt, 0, padded)
+        transpose_padded(k, at_k, where[1, 3], tokens, width, kt, 0, padded)
         load_rows(v, at_v, where[2, 3], tokens, width_v, rows_v, 0, padded_v)
         for r in range(0, queries, block):
             some = min(block, queries - r)
@@ -162,8 +155,8 @@ def attention_backward(
         at_v, at_dy = place(where, 2, heads, head), place(where, 3, heads, head)
         at_dq, at_dk = place(where, 4, heads, head), place(where, 5, heads, head)
         at_dv = place(where, 6, heads, head)
-        load_columns(k, at_k, where[1, 3], tokens, width, kt, 0, padded)
-        load_columns(v, at_v, where[2, 3], tokens, width_v, vt, 0, padded)
+        transpose_padded(k, at_k, where[1, 3], tokens, width, kt, 0, padded)
+        transpose_padded(v, at_v, where[2, 3], tokens, width_v, vt, 0, padded)
         load_rows(k, at_k, where[1, 3], tokens, width, rows_k, 0, padded_d)
         for r in range(0, queries, block):
             some = min(block, queries - r)

@@ -1,4 +1,4 @@
-"""Convolution's products in the Numba backend: see numba_map_kernels for how images are staged.
+"""Convolution's products in the Numba backend: see map_kernels.py for how images are staged.
 
 Arrays are flat and C-ordered. x: (B, C, H, W). y: (B, O, Ho, Wo). weight: (O, C, kh, kw), its taps
 are read where they lie. Images from first to last are worked on, `at_once` at a time.
@@ -7,7 +7,8 @@ are read where they lie. Images from first to last are worked on, `at_once` at a
 from __future__ import annotations
 
 from miniclip.backends.numba.map_kernels import stage, unstage
-from miniclip.cpu.matmul import kernel, tiles
+from miniclip.cpu.jit import kernel
+from miniclip.cpu.matmul import tiles
 from miniclip.cpu.transpose import transpose
 from miniclip.ops.array import Array
 

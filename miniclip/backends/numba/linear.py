@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from miniclip.cpu import rows as kernels
+from miniclip.backends.numba import row_kernels as kernels
 from miniclip.cpu.arrays import as_rows, ready
 from miniclip.cpu.products import product
 from miniclip.cpu.share import row_sums

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from miniclip.cpu import rows as kernels
+from miniclip.backends.numba import row_kernels as kernels
 from miniclip.cpu.arrays import ready
 from miniclip.cpu.products import product
 from miniclip.cpu.share import in_pieces, rows_at_once
@@ -16,8 +16,8 @@ from miniclip.ops.activation import sigmoid
 from miniclip.ops.array import Array, Cache, check_floats
 from miniclip.ops.loss import _pairs, _signs
 
-PAIRS = ("cosine_logits", "cross_entropy", "contrastive_loss", "sigmoid_loss")
-__all__ = [*PAIRS, *(f"{name}_backward" for name in PAIRS)]
+OWN = ("cosine_logits", "cross_entropy", "contrastive_loss", "sigmoid_loss")
+__all__ = [*OWN, *(f"{name}_backward" for name in OWN)]
 
 
 def log_sum_exp(x: Array) -> Array:

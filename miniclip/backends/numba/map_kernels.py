@@ -1,12 +1,13 @@
 """The loops of the Numba backend over feature maps, (B, C, H, W): BatchNorm, convolution, pooling.
 
-The rules are those of numba_kernels: C-ordered arrays of one dtype, results into arrays that the
+The rules are those of row_kernels.py: C-ordered arrays of one dtype, results into arrays that the
 caller made, no bounds checked, serial and without the GIL. P is a map's number of pixels, H * W.
 """
 
 from __future__ import annotations
 
-from miniclip.cpu.rows import Real, entry_kernel, row_kernel
+from miniclip.cpu.jit import entry_kernel, kernel
+from miniclip.cpu.scalars import Real
 from miniclip.ops.array import Array
 
 # --- BatchNorm ------------------------------------------------------------------------------------
@@ -15,7 +16,7 @@ from miniclip.ops.array import Array
 # B * P values, often a million, and a running sum in float32 would lose digits.
 
 
-@row_kernel
+@kernel
 def channel_moments(x: Array, near: Array, total: Array, squares: Array) -> None:
     """Adds sum (x - near) and sum (x - near)^2 of every channel. x: (B, C, P); the others (C,).
 
@@ -44,7 +45,7 @@ def scale_and_shift(x: Array, centre: Array, scale: Array, shift: Array, y: Arra
                 y[b, c, p] = (x[b, c, p] - m) * a + s
 
 
-@row_kernel
+@kernel
 def channel_gradients(dy: Array, x: Array, centre: Array, dshift: Array, dscale: Array) -> None:
     """Adds sum dy and sum dy (x - centre) of every channel. dy, x: (B, C, P); the others (C,)."""
     for b in range(x.shape[0]):
@@ -169,12 +170,12 @@ def row2image(drows: Array, patch: int, stride: int, dx: Array, first: int, last
 
 
 @entry_kernel
-def avg_pool2d(x: Array, kernel: int, share: Real, y: Array) -> None:
-    """y = share times the sum of every kernel x kernel square. x: (R, H, W). y: (R, Ho, Wo)."""
+def avg_pool2d(x: Array, side: int, share: Real, y: Array) -> None:
+    """y = share times the sum of every side x side square. x: (R, H, W). y: (R, Ho, Wo)."""
     zero = x.dtype.type(0)
     for r in range(y.shape[0]):
         for u in range(y.shape[1]):
-            if kernel == 2:
+            if side == 2:
                 upper, lower = x[r, 2 * u], x[r, 2 * u + 1]
                 for v in range(y.shape[2]):
                     left, right = upper[2 * v] + lower[2 * v], upper[2 * v + 1] + lower[2 * v + 1]
@@ -182,31 +183,31 @@ def avg_pool2d(x: Array, kernel: int, share: Real, y: Array) -> None:
                 continue
             for v in range(y.shape[2]):
                 total = zero
-                for i in range(kernel):
-                    for j in range(kernel):
-                        total += x[r, u * kernel + i, v * kernel + j]
+                for i in range(side):
+                    for j in range(side):
+                        total += x[r, u * side + i, v * side + j]
                 y[r, u, v] = total * share
 
 
 @entry_kernel
-def avg_pool2d_backward(dy: Array, kernel: int, share: Real, dx: Array) -> None:
+def avg_pool2d_backward(dy: Array, side: int, share: Real, dx: Array) -> None:
     """dx = share dy all over its square. dy: (R, Ho, Wo). dx: (R, H, W), zeros outside squares."""
     for r in range(dy.shape[0]):
         for u in range(dy.shape[1]):
-            for i in range(kernel):
-                line = dx[r, u * kernel + i]
-                if kernel == 2:
+            for i in range(side):
+                line = dx[r, u * side + i]
+                if side == 2:
                     for v in range(dy.shape[2]):
                         part = dy[r, u, v] * share
                         line[2 * v] = part
                         line[2 * v + 1] = part
                     continue
                 for v in range(dy.shape[2]):
-                    for j in range(kernel):
-                        line[v * kernel + j] = dy[r, u, v] * share
+                    for j in range(side):
+                        line[v * side + j] = dy[r, u, v] * share
 
 
-@row_kernel
+@kernel
 def global_avg_pool(x: Array, share: Real, y: Array) -> None:
     """y = share times the sum over P, in float64. x: (R, P). y: (R,)."""
     for r in range(x.shape[0]):

@@ -1,57 +1,24 @@
 """The compiled steps of attention: all queries of every head, or one query a sequence.
 
-See engine/cpu/kernels.py for what all kernels have in common.
+See kernels.py for what all kernels have in common.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from miniclip.cpu.jit import kernel
 from miniclip.cpu.matmul import tiles
-from miniclip.cpu.rows import exp_of_negative, order, unorder
+from miniclip.cpu.rows import softmax_row
+from miniclip.cpu.scalars import exp_of_negative
 from miniclip.cpu.simd import LANES
 from miniclip.cpu.team import claim, meet
-from miniclip.cpu.transpose import transpose
-from miniclip.engine.cpu.kernels import ONE, entries, kernel
+from miniclip.cpu.transpose import transpose_padded
 from miniclip.ops.array import Array
 
 
-@entries
-def exponentials(row: Array, largest: Any) -> None:
-    """row = e^(row - largest)."""
-    for j in range(row.shape[0]):
-        row[j] = exp_of_negative(row[j] - largest)
-
-
 @kernel
-def softmax_row(row: Array) -> None:
-    """In place; see numba_kernels for the maximum of integers."""
-    place = order(np.float32(-np.inf))
-    for j in range(row.shape[0]):
-        place = max(place, order(row[j]))
-    exponentials(row, unorder(place))
-    total = np.float32(0)
-    for j in range(row.shape[0]):
-        total += row[j]
-    share = ONE / total
-    for j in range(row.shape[0]):
-        row[j] *= share
-
-
-@kernel
-def transpose_keys(
-    x: Array, at: int, row: int, tokens: int, width: int, kt: Array, at_kt: int, padded: int
-) -> None:
-    """kt[j, t] = x[t, j], for a row of `padded` tokens, zero beyond the last."""
-    transpose(x, at, row, tokens, width, kt, at_kt, padded)
-    for j in range(width):
-        kt[at_kt + j * padded + tokens : at_kt + (j + 1) * padded] = 0
-
-
-@kernel
-def attention(
+def attend_all(
     qkv: Array,
     row: int,
     starts: Array,
@@ -85,7 +52,7 @@ def attention(
         at_q = start * row + head * width
         at_k, at_v = at_q + heads * width, at_q + 2 * heads * width
         at_scores = at + width * padded
-        transpose_keys(qkv, at_k, row, tokens, width, scratch, at, padded)
+        transpose_padded(qkv, at_k, row, tokens, width, scratch, at, padded)
         for first in range(0, tokens, queries):
             some = min(queries, tokens - first)
             seen = first + some if causal else tokens  # the keys that these queries look at
@@ -139,7 +106,7 @@ def attend_once(
         tokens = starts[sequence + 1] - start
         at_r = sequence * heads * row
         at_scores = at + width * padded
-        transpose_keys(r, at_r, row, heads, width, scratch, at, padded)
+        transpose_padded(r, at_r, row, heads, width, scratch, at, padded)
         tiles(
             x, start * row, row, 1, tokens, width,
             scratch, at, padded, padded,

@@ -6,7 +6,7 @@ the other (`claim`), and ends when all are done (`meet`); `sync`, `step`, `membe
 A kernel that needs room of its own gets `scratch` and where its member's part begins, `at`.
 
 "rows" are tokens or pixels, "depth" is the axis that a product sums over. Weights come packed in
-panels (engine/cpu/packing.py): `panel` columns next to each other for every k, panel after panel.
+panels (packing.py): `panel` columns next to each other for every k, panel after panel.
 
 Here are products, activations and the rows of tokens; attention and feature maps have files of
 their own.
@@ -16,53 +16,38 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from miniclip.cpu.rows import entry_kernel as entries
-from miniclip.cpu.rows import erfcx, exp_of_negative
-from miniclip.cpu.rows import row_kernel as kernel
-from miniclip.cpu.simd import LANES, ROWS, tile_product
+from miniclip.cpu import scalars
+from miniclip.cpu.jit import entry_kernel, kernel
+from miniclip.cpu.matmul import DEPTH, pack_panel, tile_column
+from miniclip.cpu.rows import layer_norm_row
+from miniclip.cpu.simd import LANES
 from miniclip.cpu.team import claim, meet
-from miniclip.ops.activation import QUICK_GELU_SLOPE
 from miniclip.ops.array import Array
-
-DEPTH = 1024  # of one pass: PANEL x DEPTH numbers of B are 256 KiB, and stay in the second cache
 
 # what follows a product; ReLU is a lowest value of 0 and costs nothing
 NOTHING, QUICK_GELU, GELU, GELU_TANH = 0, 1, 2, 3
-SLOPE = np.float32(QUICK_GELU_SLOPE)
-ROOT_HALF = np.float32(0.5**0.5)
-TANH_SCALE = np.float32(2 * (2 / np.pi) ** 0.5)
-TANH_CUBE = np.float32(0.044715)
-ONE, HALF = np.float32(1), np.float32(0.5)
 
 
-# --- Activations, in place on a row of a tile -----------------------------------------------------
+# --- Products -------------------------------------------------------------------------------------
 
 
-@entries
+@entry_kernel
 def quick_gelu_row(x: Array) -> None:
-    """x = x sigmoid(1.702 x)."""
+    """In place, as the other two."""
     for j in range(x.shape[0]):
-        small = exp_of_negative(-abs(SLOPE * x[j]))
-        x[j] = x[j] * (ONE if x[j] >= 0 else small) / (ONE + small)
+        x[j] = scalars.quick_gelu_of(x[j])
 
 
-@entries
+@entry_kernel
 def gelu_row(x: Array) -> None:
-    """x = x Phi(x)."""
     for j in range(x.shape[0]):
-        tail = HALF * exp_of_negative(-HALF * x[j] * x[j]) * erfcx(abs(x[j]) * ROOT_HALF)
-        x[j] = x[j] * (tail if x[j] < 0 else ONE - tail)
+        x[j] = scalars.gelu_of(x[j])
 
 
-@entries
+@entry_kernel
 def gelu_tanh_row(x: Array) -> None:
-    """x = x (1 + tanh u) / 2 = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3)."""
     for j in range(x.shape[0]):
-        u2 = TANH_SCALE * (x[j] + TANH_CUBE * x[j] * x[j] * x[j])
-        small = exp_of_negative(-abs(u2))
-        x[j] = x[j] * (ONE if x[j] >= 0 else small) / (ONE + small)
+        x[j] = scalars.gelu_tanh_of(x[j])
 
 
 @kernel
@@ -76,9 +61,6 @@ def activate(which: int, c: Array, at: int, row: int, rows: int, columns: int) -
             gelu_row(c[begin : begin + columns])
         else:
             gelu_tanh_row(c[begin : begin + columns])
-
-
-# --- Products -------------------------------------------------------------------------------------
 
 
 @kernel
@@ -100,30 +82,21 @@ def multiply(
     row_c: int,
     add: bool,
 ) -> None:
-    """A block of rows times one panel of weights, tile by tile. columns: those of the panel."""
-    vectors = columns // LANES
-    tiles = (rows + ROWS - 1) // ROWS
+    """A block of rows times one panel of weights. columns: those of the panel."""
     for k in range(0, depth, DEPTH):
         some = min(DEPTH, depth - k)
-        last = k + some == depth
-        row = 0
-        for tile in range(tiles):
-            height = (rows - row + tiles - tile - 1) // (tiles - tile)  # all nearly alike
-            here = at_c + row * row_c
-            tile_product(
-                height, vectors,
-                a, at_a + row * row_a + k, row_a, 1,
-                w, at_w + k * columns, columns,
-                c, here, row_c,
-                some, add or k > 0, last, bias, at_bias, lowest,
-            )  # fmt: skip
-            if last and activation != NOTHING:
-                activate(activation, c, here, row_c, height, columns)
-            row += height
+        tile_column(
+            a, at_a + k, row_a, 1, rows, some,
+            w, at_w + k * columns, columns, columns // LANES,
+            add or k > 0, k + some == depth, bias, at_bias, lowest,
+            c, at_c, row_c,
+        )  # fmt: skip
+    if activation != NOTHING:  # while the block is in the cache
+        activate(activation, c, at_c, row_c, rows, columns)
 
 
 @kernel
-def product(
+def panel_product(
     a: Array,
     row_a: int,
     rows: int,
@@ -170,26 +143,25 @@ def product(
 
 
 @kernel
-def pack_panels(w: Array, panel: int, packed: Array, sync: Array, step: int, members: int) -> None:
-    """(columns, depth) -> panels of (depth, columns), a transposition. Missing columns are 0."""
-    columns, depth = w.shape
+def pack_panels(
+    w: Array,
+    columns: int,
+    depth: int,
+    panel: int,
+    packed: Array,
+    sync: Array,
+    step: int,
+    members: int,
+) -> None:
+    """(columns, depth) -> panels of (depth, panel), a transposition. Missing columns are 0."""
     padded = packed.shape[0] // depth
     while True:
-        piece = claim(sync, step)
-        first = piece * panel
+        first = claim(sync, step) * panel
         if first >= padded:
             break
         width = min(panel, padded - first)
         to = packed[depth * first : depth * (first + width)]
-        for k0 in range(0, depth, LANES):  # a cache line of each row at a time
-            for j in range(width):
-                if first + j < columns:
-                    row = w[first + j]
-                    for k in range(k0, min(k0 + LANES, depth)):
-                        to[k * width + j] = row[k]
-                else:
-                    for k in range(k0, min(k0 + LANES, depth)):
-                        to[k * width + j] = 0
+        pack_panel(w, first * depth, 1, depth, min(width, columns - first), width, depth, to)
     meet(sync, step, members)
 
 
@@ -197,23 +169,7 @@ def pack_panels(w: Array, panel: int, packed: Array, sync: Array, step: int, mem
 
 
 @kernel
-def normalize_row(x: Array, weight: Array, bias: Array, eps: Any, y: Array) -> None:
-    """y = (x - mean) / sqrt(var + eps) weight + bias."""
-    width = np.float32(x.shape[0])
-    total = np.float32(0)
-    for j in range(x.shape[0]):
-        total += x[j]
-    mean = total / width
-    squares = np.float32(0)
-    for j in range(x.shape[0]):
-        squares += (x[j] - mean) * (x[j] - mean)
-    inv_std = ONE / np.sqrt(squares / width + eps)
-    for j in range(x.shape[0]):
-        y[j] = (x[j] - mean) * inv_std * weight[j] + bias[j]
-
-
-@kernel
-def layer_norm(
+def layer_norm_rows(
     x: Array,
     rows: int,
     width: int,
@@ -233,7 +189,7 @@ def layer_norm(
             break
         for r in range(first, min(first + 8, rows)):
             begin = r * row
-            normalize_row(x[begin : begin + width], weight, bias, eps, y[begin : begin + width])
+            layer_norm_row(x[begin : begin + width], weight, bias, eps, y[begin : begin + width])
     meet(sync, step, members)
 
 
@@ -273,7 +229,7 @@ def image_tokens(
             patch = patches[begin : begin + width]
             for j in range(width):
                 to[j] = patch[j] + position[j]
-        normalize_row(to, weight, bias, eps, to)
+        layer_norm_row(to, weight, bias, eps, to)
     meet(sync, step, members)
 
 

@@ -1,6 +1,6 @@
 """The compiled steps on feature maps, (images, height, width, channels), and on pictures.
 
-See engine/cpu/kernels.py for what all kernels have in common.
+See kernels.py for what all kernels have in common.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from miniclip.cpu.jit import kernel
 from miniclip.cpu.team import claim, meet
-from miniclip.engine.cpu.kernels import NOTHING, ONE, kernel, multiply
+from miniclip.engine.cpu.kernels import NOTHING, multiply
 from miniclip.ops.array import Array
 
 
@@ -97,7 +98,7 @@ def gather_places(
 
 
 @kernel
-def convolve(
+def convolve_gathered(
     x: Array,
     images: int,
     height: int,
@@ -156,7 +157,7 @@ def average_pool(
 ) -> None:
     """Means over size x size pixels; rows and columns beyond the last whole square are left out."""
     lines, columns = height // size, width // size
-    share = ONE / np.float32(size * size)
+    share = np.float32(1) / np.float32(size * size)
     while True:
         piece = claim(sync, step)
         if piece >= images * lines:
@@ -195,7 +196,7 @@ def pool_tokens(
     positions: (1 + pixels, channels). tokens: images x (1 + pixels) rows. mean: the first of each
     image, once more, (images, channels): they are the queries.
     """
-    share = ONE / np.float32(pixels)
+    share = np.float32(1) / np.float32(pixels)
     while True:
         image = claim(sync, step)
         if image >= images:
@@ -231,7 +232,7 @@ def mean_pixel(
     members: int,
 ) -> None:
     """The mean of all pixels of each image: (images, channels)."""
-    share = ONE / np.float32(pixels)
+    share = np.float32(1) / np.float32(pixels)
     while True:
         image = claim(sync, step)
         if image >= images:

@@ -91,10 +91,10 @@ def pack_groups(w: Array, bias: Array | None = None) -> Weights:
 
 def pack_into(w: Array, panel: int, data: Array) -> None:
     """The panels of w, (N, K), by all threads."""
-    source = np.require(w, np.float32, ["C"])  # read-only, too: weights may lie in a file
+    source = np.require(w, np.float32, ["C"]).reshape(-1)  # read-only, too: weights may be a file's
     sync = make_sync(1)
 
     def job(member: int, members: int) -> None:
-        kernels.pack_panels(source, panel, data, sync, 0, members)
+        kernels.pack_panels(source, *w.shape, panel, data, sync, 0, members)
 
     team().run(job, lambda: sync.__setitem__(0, 1))

@@ -156,7 +156,7 @@ class Program:
         def step(run: Run, member: Member) -> None:
             count = rows(run)
             block = block_rows(count, w.depth, panels, member.members)
-            kernels.product(
+            kernels.panel_product(
                 run.space[a], row_a, count, w.depth, w.data, w.panel, w.columns, w.bias,
                 lowest, activation, run.space[c], row_c, add, w.groups, group_a, group_c,
                 block, *member.meeting,
@@ -172,7 +172,7 @@ class Program:
         eps = np.float32(norm.eps)
 
         def step(run: Run, member: Member) -> None:
-            kernels.layer_norm(
+            kernels.layer_norm_rows(
                 run.space[x], rows(run), width, row, weight, bias, eps, run.space[y],
                 *member.meeting,
             )  # fmt: skip

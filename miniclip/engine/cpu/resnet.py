@@ -17,7 +17,7 @@ import numpy as np
 from miniclip.cpu.simd import PANEL
 from miniclip.engine.cpu.map_kernels import (
     average_pool,
-    convolve,
+    convolve_gathered,
     mean_pixel,
     pool_tokens,
     unfold_images,
@@ -25,7 +25,8 @@ from miniclip.engine.cpu.map_kernels import (
 from miniclip.engine.cpu.packing import Weights, pack, pack_groups, padded, vector_of
 from miniclip.engine.cpu.program import ZERO, Member, Program, Run, all_sequences, float32
 from miniclip.engine.cpu.transformer import Pool, add_pool, by_heads, pack_pool
-from miniclip.engine.cpu.winograd import TILES, transform_weights, winograd_input, winograd_output
+from miniclip.engine.cpu.winograd import transform_weights
+from miniclip.engine.cpu.winograd_kernels import TILES, winograd_input, winograd_output
 from miniclip.ops.array import Array
 
 EXPANDED = 40 << 20  # bytes that one layer's transformed weights may take
@@ -192,7 +193,7 @@ class ResNetSteps:
         self.program.need_scratch(block * w.depth)
 
         def step(run: Run, member: Member) -> None:
-            convolve(
+            convolve_gathered(
                 run.space[x.name], run.sequences, x.height, x.width, x.channels, 3,
                 w.data, w.panel, w.columns, w.bias, ZERO, run.space[y.name], block,
                 run.scratch, member.at, *member.meeting,

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from miniclip.engine.cpu import kernels
-from miniclip.engine.cpu.attention_kernels import attend_once, attention
+from miniclip.engine.cpu.attention_kernels import attend_all, attend_once
 from miniclip.engine.cpu.packing import Weights, pack, pack_groups, padded
 from miniclip.engine.cpu.program import Member, Program, Run, all_rows, all_sequences, float32
 from miniclip.nn.layers import GELU, GELUTanh, QuickGELU
@@ -162,7 +162,7 @@ def add_attention(
     program.product(f"{name}, q k v", "y", row, block.qkv, "wide", row_qkv, rows=all_rows)
 
     def step(run: Run, member: Member) -> None:
-        attention(
+        attend_all(
             run.space["wide"], row_qkv, run.starts, heads, head, causal,
             run.space["y"], mixed, QUERIES, run.scratch, member.at, *member.meeting,
         )  # fmt: skip
