@@ -30,13 +30,8 @@ from miniclip.ops import cross_entropy, cross_entropy_backward
 from miniclip.ops.array import Array
 from miniclip.pipeline import Pipeline
 from miniclip.tables import markdown_table, text_table
-from miniclip.tasks.evaluate import (
-    SIZES,
-    Table,
-    check_count,
-    embed_scenes,
-    size_of,
-)
+from miniclip.tasks.evaluate import SIZES, check_count, embed_scenes, size_of
+from miniclip.tasks.evaluation_result import Table
 from miniclip.world.drawing import draw_array
 from miniclip.world.scenes import BACKGROUNDS, SEEN, Scene, World, make_scene, single_world
 

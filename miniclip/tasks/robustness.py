@@ -23,17 +23,15 @@ from miniclip.ops.array import Array
 from miniclip.pipeline import Pipeline
 from miniclip.tables import markdown_table, text_table
 from miniclip.tasks.evaluate import (
-    CHANCE,
     EVALUATION_SEED,
     SINGLE_WORLDS,
-    Table,
     answer_pairs,
     check_count,
     embed_pairs,
     embed_scenes,
     make_scenes,
-    percent,
 )
+from miniclip.tasks.evaluation_result import CHANCE, Table, percent
 from miniclip.world.drawing import draw_scene
 from miniclip.world.scenes import UNSEEN_BACKGROUNDS, Scene
 

@@ -16,6 +16,7 @@ from fake_models import COUNT, SEED, Fake, scenes_of, seen_from, truth, vector
 from pipelines import scene_pipeline
 from planting import Bug, planted_in_memory
 
+from miniclip.tasks.evaluation_result import CHANCE, wilson_interval
 from miniclip.world.captions import LANGUAGES, NUMBERS, name_pair, name_relation
 from miniclip.world.scenes import (
     HELD_OUT,
@@ -64,7 +65,7 @@ def test_who_knows_the_truth_is_always_right():
         for pairs in ("seen", "held-out"):
             for language in LANGUAGES:
                 assert result.find(question, language, pairs).total == COUNT
-    assert {s.question for s in result.scores} == set(module.CHANCE)
+    assert {s.question for s in result.scores} == set(CHANCE)
     assert not any(is_held_out(*s.things[0].pair) for s in asked()[:COUNT])
     assert all(is_held_out(*s.things[0].pair) for s in asked()[COUNT : 2 * COUNT])
 
@@ -96,7 +97,7 @@ def test_who_guesses_is_right_by_chance():
     result = module.evaluate(Fake([], truth), 150)
     for score in result.scores:
         if score.group == "all":
-            low, high = module.wilson_interval(score.right, score.total, z=3.7)  # 1 in 5,000
+            low, high = wilson_interval(score.right, score.total, z=3.7)  # 1 in 5,000
             assert low <= score.chance <= high, score
 
 
@@ -112,7 +113,7 @@ def test_who_knows_colours_alone_has_no_shapes():
         assert result.find("colour", pairs=pairs).share == 1
         for question in ("shape", "pair"):
             score = result.find(question, pairs=pairs)
-            low, high = module.wilson_interval(score.right, score.total, z=3.7)
+            low, high = wilson_interval(score.right, score.total, z=3.7)
             assert low <= 1 / 12 <= high, score
 
 
@@ -222,18 +223,18 @@ def test_groups_by_what_they_say():
      (5, 10, 0.2365931, 0.7634069), (1, 1, 0.2065493, 1.0)],
 )  # fmt: skip
 def test_wilsons_interval(right, total, low, high):
-    assert module.wilson_interval(right, total) == pytest.approx((low, high), abs=1e-6)
+    assert wilson_interval(right, total) == pytest.approx((low, high), abs=1e-6)
 
 
 def test_wilsons_interval_is_what_it_says():
     """At its ends the share is z standard deviations of that end away."""
     z = 1.959963984540054
     for right, total in ((1, 7), (30, 96), (599, 600)):
-        for p in module.wilson_interval(right, total):
+        for p in wilson_interval(right, total):
             assert abs(right / total - p) == pytest.approx(z * math.sqrt(p * (1 - p) / total))
     for right, total in ((3, 2), (-1, 4), (0, 0)):
         with pytest.raises(ValueError, match=f"right: got {right} of {total}, expected"):
-            module.wilson_interval(right, total)
+            wilson_interval(right, total)
 
 
 def test_pictures_come_in_chunks(monkeypatch):

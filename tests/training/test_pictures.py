@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from miniclip.inputs.preprocess import Transform
-from miniclip.training import pictures
-from miniclip.training.pictures import ENDINGS, counted, label_of, read_pictures
+from miniclip.training import listing
+from miniclip.training.listing import ENDINGS, counted, label_of
+from miniclip.training.pictures import read_pictures
 
 CAPTIONS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 
@@ -102,8 +103,8 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         assert [row.path for row in data.rows] == expected
 
 
-@pytest.mark.parametrize("path", pictures.PATH_NAMES)
-@pytest.mark.parametrize("caption", pictures.CAPTION_NAMES)
+@pytest.mark.parametrize("path", listing.PATH_NAMES)
+@pytest.mark.parametrize("caption", listing.CAPTION_NAMES)
 def test_the_names_of_columns(tmp_path, path, caption):
     header = f"id, {path.upper()} ,{caption.capitalize()}"
     data, _ = read(write(tmp_path, "x.CSV", header + "\n7,1.png,a cat\n"))

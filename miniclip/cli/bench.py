@@ -1,0 +1,67 @@
+"""`miniclip bench`: speed and memory, here and beside PyTorch and ONNX Runtime."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from miniclip.cli.options import Commands, add_activation_option
+
+
+def add_bench(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="measure speed and memory, here and beside PyTorch and ONNX Runtime",
+        description="Time models on this machine, all subjects in turns, as a share of what its "
+        "matrix products reach. Weights are random for the originals' names; nothing is "
+        "downloaded.",
+    )
+    kind = parser.add_mutually_exclusive_group()
+    for name, what in (("training", "training steps"), ("memory", "peaks of memory")):
+        kind.add_argument(
+            f"--{name}",
+            dest="kind",
+            action="store_const",
+            const=name,
+            default="inference",
+            help=f"measure {what} instead of embeddings",
+        )
+    for name, item, what in BENCH_LISTS:
+        parser.add_argument(f"--{name}", type=item, nargs="+", help=what)
+    for name, number, what in BENCH_NUMBERS:
+        parser.add_argument(f"--{name}", type=number, metavar="N", help=what)
+    parser.add_argument("--against", default="", metavar="PEERS", help="torch,onnxruntime")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the whole record")
+    add_activation_option(parser)
+    parser.set_defaults(run=run_bench)
+
+
+BENCH_LISTS = (
+    ("models", str, "names, folders or files; default: some that suit what is measured"),
+    ("batches", int, "default: 1 8 32; training 16; memory 32"),
+    ("towers", str, "image, text; default: both"),
+    ("ours", str, "plan, numba, numpy; default: all that there are"),
+)
+BENCH_NUMBERS = (
+    ("threads", int, "of everybody; default: the cores that this process may use"),
+    ("rounds", int, "of turns; default: as many as fit into --seconds, at least 5"),
+    ("seconds", float, "for each table (default: 20)"),
+    ("pause", float, "seconds before every run (default: 0.02)"),
+    ("pictures", int, "of the long run of --memory (default: 256)"),
+)
+
+
+def run_bench(options: argparse.Namespace) -> int:
+    from miniclip.bench.measure import Limits
+    from miniclip.bench.run import Options, bench
+
+    def given(*names: str) -> dict[str, Any]:
+        values = {name: getattr(options, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+    limits = Limits(**given("rounds", "seconds", "pause"))
+    asked = given("models", "batches", "towers", "ours", "threads", "pictures", "activation")
+    against = [name for name in options.against.split(",") if name]
+    bench(Options(options.kind, against=against, file=options.json, limits=limits, **asked))
+    return 0

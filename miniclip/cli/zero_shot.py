@@ -1,0 +1,55 @@
+"""`miniclip zero-shot`: choose the label that fits a picture best."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from miniclip.checkpoints.shipped import DEFAULT
+from miniclip.cli.options import Commands, add_model_options
+
+
+def add_zero_shot(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "zero-shot",
+        help="choose the label that fits a picture best",
+        description="Choose among labels for each picture, without training on them.",
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files")
+    parser.add_argument(
+        "--labels", nargs="+", required=True, metavar="LABEL", help="after the pictures"
+    )
+    parser.add_argument(
+        "--model",
+        default=DEFAULT,
+        help=f"a name (miniclip weights list), folder or file; default: {DEFAULT}",
+    )
+    parser.add_argument(
+        "--templates",
+        nargs="+",
+        metavar="TEMPLATE",
+        help='plain, imagenet7, imagenet80, or sentences such as "a photo of a {}."',
+    )
+    parser.add_argument("--top", type=int, default=5, help="labels to show (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print JSON, with all labels")
+    add_model_options(parser)
+    parser.set_defaults(run=run_zero_shot)
+
+
+def run_zero_shot(options: argparse.Namespace) -> int:
+    from miniclip.pipeline import load
+    from miniclip.tasks.zero_shot import build_prompts, zero_shot
+
+    templates = options.templates
+    if templates is not None and len(templates) == 1:
+        templates = templates[0]  # may be a name
+    build_prompts(options.labels, templates)  # wrong labels are told before a model is loaded
+    if options.top < 1:
+        raise ValueError(f"--top: got {options.top}, expected at least 1")
+    model = load(options.model, options.backend, activation=options.activation)
+    result = zero_shot(options.images, options.labels, model, templates)
+    if options.json:
+        print(json.dumps(result.as_dicts(), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        print(result.as_text(options.top))
+    return 0
