@@ -22,10 +22,10 @@ GRADIENT = ".grad"  # the gradient of `name` is kept under `name.grad`
 def trace(model: Module) -> Trace:
     """Watch every module of `model` for the length of a `with` block.
 
-    with miniclip.trace(model) as t, model.record():
-        per_image, per_text = model(images, ids)
-        model.backward(dper_image)
-    print(t)
+        with miniclip.trace(model) as t, model.record():
+            per_image, per_text = model(images, ids)
+            model.backward(dper_image)
+        print(t)
 
     t["visual.conv1"] is that module's output, t["visual.conv1.grad"] the gradient of its output,
     as arrays of the model's backend; modules have their names in the original PyTorch CLIP. A

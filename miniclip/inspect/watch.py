@@ -16,9 +16,9 @@ from miniclip.ops.array import Array
 def watch(torch_model: Any) -> Iterator[dict[str, Array]]:
     """Every module's output, and its gradient under "name.grad", for the length of the block.
 
-    with watch(torch_model) as activations:
-        torch_model(images, ids)[0].sum().backward()
-    print(t.compare(activations))
+        with watch(torch_model) as activations:
+            torch_model(images, ids)[0].sum().backward()
+        print(t.compare(activations))
 
     Values are copied when they appear, as the original's ReLUs change them in place.
     """
