@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -148,3 +149,53 @@ def test_the_fake_gpu_refuses_host_arrays():
 def test_all_backends_are_tried():
     """Numba must work wherever miniclip is installed; CuPy where there is a GPU."""
     assert {"numpy", "numba", "fake_gpu"} <= set(backends_here.NAMES)
+
+
+# ------------------------------------------------------------------------ what is written about it
+
+ROOT = PACKAGE.parent
+ROOMS = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))  # those that are folders
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+def test_every_room_has_a_short_readme(room):
+    """At most 15 lines: what it promises, what it may import (which is checked), where to begin."""
+    text = (room / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 15
+    assert text.startswith(f"# {room.name}: ")
+    promises, may_import, begin = (
+        text.index(f"- **{heading}:**") for heading in ("Promises", "May import", "Begin with")
+    )
+    assert promises < may_import < begin
+    named = re.findall(r"`(\w+)`", text[may_import:begin])
+    below = [other for floor in ORDER[: FLOOR[room.name]] for other in floor]
+    assert named == below, f"{room.name}/README.md: a room may import those of the floors below it"
+
+
+def test_the_design_page_shows_this_order():
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    (drawn,) = re.findall(r"^```text\n(files .*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert [line.split() for line in drawn.splitlines()] == ORDER
+    table = re.findall(r"^\| (`[^|]+`) \|", text, re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(table))) == sorted(FLOOR)
+
+
+# Files that are longer than 400 lines, and why. Empty is best.
+LONG = {
+    "inputs/preprocess.py": "to be split: the recipe, and opening what was handed in",
+    "tasks/probe.py": "to be split: the classifier, and the questions it is asked",
+    "pipeline.py": "to be split: loading, vocabularies, batching",
+    "backends/numba/maps.py": "to be split: convolution, and the other ops on maps",
+    "cpu/rows.py": "to be split: functions of one number, of rows, and the kernels",
+    "engine/cpu/winograd.py": "to be split: the matrices, and the kernels",
+}
+
+
+def test_no_file_is_over_400_lines():
+    lengths = {
+        path.relative_to(PACKAGE).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+        for path in PACKAGE.rglob("*.py")
+    }
+    long = {name for name, lines in lengths.items() if lines > 400}
+    assert long - set(LONG) == set(), "split it, or write the reason beside its name in LONG"
+    assert set(LONG) - long == set(), "no longer long: take its name out of LONG"
