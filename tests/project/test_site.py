@@ -34,7 +34,10 @@ docstrings = extension("docstrings")
         # a paragraph stays one, also where it begins with a name
         ("x: (B, C).\nReturns y.\n\nNext.", "x: (B, C).\nReturns y.\n\nNext."),
         # indented: shown as it is
-        ("Then\n\n    y = |x|\n      + 1\n\nis so.", "Then\n\n::\n\n    y = |x|\n      + 1\n\nis so."),
+        (
+            "Then\n\n    y = |x|\n      + 1\n\nis so.",
+            "Then\n\n::\n\n    y = |x|\n      + 1\n\nis so.",
+        ),
         # items, continued by indented lines; words behind them are a paragraph again
         ("a: one\n  more\nb, c: two\nSee |x|.", "- a: one\n  more\n\n- b, c: two\n\nSee \\|x\\|."),
         ("First:\n1. one\n2. two", "First:\n\n1. one\n\n2. two"),
