@@ -16,7 +16,7 @@ os.environ["NUMBA_DISABLE_JIT"] = "1"  # kernels stay Python functions, with the
 META = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 project = "miniclip"
-author = "The miniclip authors"
+author = project_copyright = "The miniclip authors"
 version = release = META["version"]
 html_title = f"miniclip {version}"
 html_theme = "furo"
@@ -25,13 +25,13 @@ exclude_patterns = ["_build", "extensions"]
 
 extensions = [
     "myst_parser",
-    "sphinx.ext.apidoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "docstrings",
+    "reference",
     "repository_links",
 ]
 
@@ -40,16 +40,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 repository_source = META.get("urls", {}).get("Source", "")
 
-# The reference: a page for each file of the package, its names in the order of the source.
-apidoc_modules = [
-    {
-        "path": "../miniclip",
-        "destination": "api",
-        "exclude_patterns": ["../miniclip/__main__.py"],
-        "separate_modules": True,
-        "module_first": True,
-    }
-]
+# The reference. Names are in the order of the source.
 autodoc_default_options = {
     "members": True,
     "undoc-members": True,

@@ -2,7 +2,8 @@
 
 Ours are plain text: `code` in single backticks, blocks that are indented by four are shown as they
 are, and a line such as "size: pixels along a side" begins an item that its indented lines continue.
-Signs that reStructuredText would take for markup (|x|, *, a trailing underscore) mean themselves.
+Signs that reStructuredText would take for markup (|x|, *, a trailing underscore) mean themselves,
+and the file of a page, docs/ops/loss.md, is a link to it.
 Sections such as "Args:" are napoleon's, which comes after this.
 """
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 CODE = re.compile(r"(`+[^`]+`+)")
 MARKUP = re.compile(r"[\\*|]|(?<=\w)_(?!\w)")
+PAGE = re.compile(r"\bdocs/([\w/-]+)\.md\b")
 SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Yields):$", re.MULTILINE)
 BULLET = re.compile(r"- |\d+\. ")
 NAMED = re.compile(r"\w+(, \w+)*: ")
@@ -36,8 +38,8 @@ def inline(text: str) -> str:
     """Single backticks become double ones, which may touch letters; markup is escaped."""
     parts = CODE.split(text)
     for i, part in enumerate(parts):
-        code = part.strip("`")
-        parts[i] = rf"\ ``{code}``\ " if i % 2 else MARKUP.sub(r"\\\g<0>", part)
+        code, words = part.strip("`"), MARKUP.sub(r"\\\g<0>", part)
+        parts[i] = rf"\ ``{code}``\ " if i % 2 else PAGE.sub(r":doc:`\g<0> </\1>`", words)
     return "".join(parts)
 
 

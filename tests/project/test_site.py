@@ -31,6 +31,8 @@ docstrings = extension("docstrings")
         ("y = x / |x|, a * b, x_ and x_hat", r"y = x / \|x\|, a \* b, x\_ and x_hat"),
         ("a `Plan`s |x|", r"a \ ``Plan``\ s \|x\|"),
         ("`a | b` and `x_`", r"\ ``a | b``\  and \ ``x_``\ "),
+        # a page's file is a link to it
+        ("See docs/ops/loss.md.", "See :doc:`docs/ops/loss.md </ops/loss>`."),
         # a paragraph stays one, also where it begins with a name
         ("x: (B, C).\nReturns y.\n\nNext.", "x: (B, C).\nReturns y.\n\nNext."),
         # indented: shown as it is
