@@ -139,9 +139,3 @@ def test_guides_print_what_they_say(page: Path) -> None:
             compile(code, page.name, "exec")
         else:
             assert printed_by(code) == output
-
-
-@pytest.mark.parametrize("page", [*GUIDES, ROOT / "README.md"], ids=lambda page: page.stem)
-def test_guides_link_to_what_exists(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-        assert "://" in target or (page.parent / target).exists(), f"{page.name} links to {target}"

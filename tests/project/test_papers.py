@@ -1,4 +1,4 @@
-"""CONTRIBUTING, the design page, the rooms' READMEs, the citation and pre-commit are true."""
+"""What is written beside the code is true: names of files, links, versions, the citation."""
 
 import re
 import tomllib
@@ -8,8 +8,12 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOM_READMES = sorted((ROOT / "miniclip").glob("*/README.md"))
-PAPERS = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "design.md", *ROOM_READMES]
+PAPERS = sorted(  # every page of Markdown
+    path
+    for where in ("*.md", "docs/**/*.md", "miniclip/**/*.md", "weights/**/*.md")
+    for path in ROOT.glob(where)
+    if "_build" not in path.parts
+)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
