@@ -185,9 +185,6 @@ LONG = {
     "inputs/preprocess.py": "to be split: the recipe, and opening what was handed in",
     "tasks/probe.py": "to be split: the classifier, and the questions it is asked",
     "pipeline.py": "to be split: loading, vocabularies, batching",
-    "backends/numba/maps.py": "to be split: convolution, and the other ops on maps",
-    "cpu/rows.py": "to be split: functions of one number, of rows, and the kernels",
-    "engine/cpu/winograd.py": "to be split: the matrices, and the kernels",
 }
 
 
