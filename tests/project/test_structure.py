@@ -196,3 +196,28 @@ def test_no_file_is_over_400_lines():
     long = {name for name, lines in lengths.items() if lines > 400}
     assert long - set(LONG) == set(), "split it, or write the reason beside its name in LONG"
     assert set(LONG) - long == set(), "no longer long: take its name out of LONG"
+
+
+COMPILED_ROOMS = ("cpu", "backends/numba", "engine/cpu")
+DECORATORS = ("@kernel", "@entry_kernel", "@scalar", "@intrinsic")
+
+
+def compiled_functions(room):
+    """The names of the functions in a room that Numba compiles."""
+    found = set()
+    for path in (PACKAGE / room).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and any(
+                f"@{ast.unparse(decorator)}" in DECORATORS for decorator in node.decorator_list
+            ):
+                found.add(node.name)
+    return found
+
+
+def test_no_compiled_function_is_written_twice():
+    """One name, one meaning: what two rooms need is in cpu/."""
+    names = [compiled_functions(room) for room in COMPILED_ROOMS]
+    assert all(len(found) > 10 for found in names)
+    for i, found in enumerate(names):
+        for other in names[i + 1 :]:
+            assert found & other == set()
