@@ -8,12 +8,12 @@ from cases import BY_NAME, samples
 from hypothesis import given
 from numba import types
 from op_checks import check_against_torch, few
-from planting import Bug, is_caught, planted, textbook_with
+from planting import is_caught, textbook_with
 
 from miniclip import backends
+from miniclip.check import Bug, planted, unchanged
 from miniclip.cpu import jit, simd
 
-FIRST = "from __future__ import annotations"
 SDPA = "scaled_dot_product_attention"
 NUMBA, MAPS, CONV = "backends.numba.rows", "backends.numba.maps", "backends.numba.conv"
 HEADS, ROWWISE, LOSSES = (
@@ -109,7 +109,7 @@ def test_pytorch_finds_it(bug):
 @pytest.mark.parametrize(("module", "op"), sorted({(bug.module, bug.where) for bug in COMPILED}))
 def test_without_a_bug_nothing_is_found(module, op):
     """The control: the same module executed anew, nothing changed."""
-    backend = textbook_with(Bug("none", op, module, FIRST, FIRST))
+    backend = textbook_with(unchanged(module, op))
 
     @given(samples(BY_NAME[op]))
     def check(sample):
@@ -172,8 +172,7 @@ def plant_loop(monkeypatch):
             patch.setattr(jit, "scalar", scalar)
             patch.setattr(simd, "tile_product", tile_product)
             for file in LOOP_FILES:
-                unchanged = Bug("none", bug.where, file, FIRST, FIRST)
-                module = loops[file] = planted(bug if file == bug.module else unchanged)
+                module = loops[file] = planted(bug if file == bug.module else unchanged(file))
                 if hasattr(module, "transpose_block"):
                     module.transpose_block = transpose_block
                 patch.setitem(sys.modules, f"miniclip.{file}", module)
@@ -207,7 +206,7 @@ def test_pytorch_finds_it_in_a_loop(bug, plant_loop):
 @pytest.mark.parametrize(("module", "op"), sorted({(bug.module, bug.where) for bug in LOOPS}))
 def test_loops_as_plain_python_are_right(module, op, plant_loop):
     """The control: the same harness with nothing changed."""
-    backend = plant_loop(Bug("none", op, module, FIRST, FIRST))
+    backend = plant_loop(unchanged(module, op))
 
     @given(samples(BY_NAME[op]))
     def check(sample):

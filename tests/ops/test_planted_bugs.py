@@ -7,9 +7,10 @@ from cases import BY_NAME, samples
 from hypothesis import given
 from hypothesis import strategies as st
 from op_checks import check_against_torch, check_directions, few
-from planting import Bug, is_caught, textbook_with
+from planting import is_caught, textbook_with
 
 from miniclip import ops
+from miniclip.check import Bug
 
 ATTENTION, CONV, NORM, LOSS = "ops.attention", "ops.conv", "ops.norm", "ops.loss"
 ACTIVATION, POOL, EMBEDDING, LINEAR = "ops.activation", "ops.pool", "ops.embedding", "ops.linear"

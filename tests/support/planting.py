@@ -1,13 +1,15 @@
-"""Planting bugs: the package, or one module of it, with one line of its source changed."""
+"""Planting bugs in a running package, or in a copy of it, and whether a check finds them.
+
+`Bug` and `planted` (one module) are miniclip.check's; what is here serves tests of whole models and
+of compiled kernels.
+"""
 
 import importlib
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
 
@@ -15,50 +17,32 @@ import pytest
 
 import miniclip
 from miniclip import ops
+from miniclip.check import Bug, planted
 
+__all__ = ["Bug", "is_caught", "planted_in_place", "planted_package", "textbook_with"]
 PACKAGE = Path(miniclip.__file__).parent
+MISTAKES = (ValueError, LookupError, RuntimeError, RuntimeWarning)  # that wrong numbers lead to
+FOUND = (AssertionError, pytest.fail.Exception, *MISTAKES)
 
 
-@dataclass(frozen=True)
-class Bug:
-    name: str  # what is wrong, in words
-    where: str  # the op, or the kind of tower, that it shows in
-    module: str  # "ops.norm"
-    old: str  # the text as it stands, once in the module
-    new: str  # the text as a tired programmer might have written it
+def is_caught(check, also=()):
+    """Whether a check fails, by an assertion or by one of the usual errors.
 
-    @property
-    def path(self):
-        path = Path(*self.module.split("."))
-        return path / "__init__.py" if (PACKAGE / path).is_dir() else path.with_suffix(".py")
-
-    def changed_source(self):
-        source = (PACKAGE / self.path).read_text(encoding="utf-8")
-        count = source.count(self.old)
-        assert count == 1, f"{self.name}: its text stands {count} times in {self.module}"
-        return source.replace(self.old, self.new)
-
-
-def planted(bug):
-    """One module, newly executed from the changed source; the rest of the package stays."""
-    name = f"miniclip.{bug.module}_planted"
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader=None))
-    module.__file__ = str(PACKAGE / bug.path)
-    sys.modules[name] = module  # dataclasses look their module up
+    also: further errors that count. Any other is a fault of the test and is raised.
+    """
     try:
-        exec(compile(bug.changed_source(), module.__file__, "exec"), module.__dict__)
-    finally:
-        del sys.modules[name]
-    return module
+        check()
+    except (*FOUND, *also):
+        return True
+    return False
 
 
-def planted_in_memory(monkeypatch, bug):
-    """The module with a bug. Its dataclasses look themselves up in sys.modules."""
-    name = f"miniclip.{bug.module}_planted"
-    wrong = type(sys)(name)
-    monkeypatch.setitem(sys.modules, name, wrong)
-    exec(compile(bug.changed_source(), name, "exec"), wrong.__dict__)
-    return wrong
+def textbook_with(bug):
+    """The textbook as a backend, with the functions of one module taken from the planted one."""
+    functions = {name: getattr(ops, name) for name in ops.__all__}
+    module = planted(bug)
+    functions |= {n: getattr(module, n) for n in functions if hasattr(module, n)}
+    return SimpleNamespace(**functions, to_numpy=lambda x: x, name="planted")
 
 
 @contextmanager
@@ -111,30 +95,6 @@ def planted_package(bug, folder):
         for name in [name for name in sys.modules if name.split(".")[0] == "miniclip"]:
             del sys.modules[name]
         sys.modules.update(real)
-
-
-def textbook_with(bug):
-    """The textbook as a backend, with the functions of one module taken from the planted one."""
-    functions = {name: getattr(ops, name) for name in ops.__all__}
-    module = planted(bug)
-    functions |= {n: getattr(module, n) for n in functions if hasattr(module, n)}
-    return SimpleNamespace(**functions, to_numpy=lambda x: x, name="planted")
-
-
-MISTAKES = (ValueError, LookupError, RuntimeError, RuntimeWarning)  # that wrong numbers lead to
-FOUND = (AssertionError, pytest.fail.Exception, *MISTAKES)
-
-
-def is_caught(check, also=()):
-    """Whether a check fails, by an assertion or by one of the usual errors.
-
-    also: further errors that count. Any other is a fault of the test and is raised.
-    """
-    try:
-        check()
-    except (*FOUND, *also):
-        return True
-    return False
 
 
 def run_with(bug, folder, code, *arguments):

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from fake_models import COUNT, SEED, Fake, scenes_of, seen_from, truth, vector
 from pipelines import scene_pipeline
-from planting import Bug, planted_in_memory
 
+from miniclip.check import Bug, planted
 from miniclip.tasks.evaluation_result import CHANCE, wilson_interval
 from miniclip.world.captions import LANGUAGES, NUMBERS, name_pair, name_relation
 from miniclip.world.scenes import (
@@ -87,8 +87,8 @@ BUGS = [
 
 
 @pytest.mark.parametrize(("name", "old", "new"), BUGS, ids=[bug[0] for bug in BUGS])
-def test_a_wrong_grader_is_found(name, old, new, monkeypatch):
-    wrong = planted_in_memory(monkeypatch, Bug(name, "evaluate", "tasks.evaluate", old, new))
+def test_a_wrong_grader_is_found(name, old, new):
+    wrong = planted(Bug(name, "evaluate", "tasks.evaluate", old, new))
     with pytest.raises((AssertionError, ValueError, IndexError)):
         check_grader(wrong)
 

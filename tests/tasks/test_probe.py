@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from pipelines import scene_pipeline
-from planting import Bug, planted_in_memory
 
+from miniclip.check import Bug, planted
 from miniclip.world.drawing import draw_scene
 from miniclip.world.scenes import BACKGROUNDS, TRAINING_WORLD, Scene, Thing
 
@@ -297,7 +297,7 @@ BUGS = [
 
 @pytest.mark.parametrize(("name", "old", "new"), BUGS, ids=[bug[0] for bug in BUGS])
 def test_a_wrong_report_is_found(name, old, new, monkeypatch):
-    wrong = planted_in_memory(monkeypatch, Bug(name, "probe", "tasks.probe", old, new))
+    wrong = planted(Bug(name, "probe", "tasks.probe", old, new))
     quick(monkeypatch, wrong)
     with pytest.raises((AssertionError, ValueError, IndexError, KeyError)):
         check_report(wrong)

@@ -8,8 +8,8 @@ import pytest
 from fake_models import Fake, scenes_of, truth
 from PIL import Image
 from pipelines import scene_pipeline
-from planting import Bug, planted_in_memory
 
+from miniclip.check import Bug, planted
 from miniclip.world.drawing import draw_scene
 from miniclip.world.scenes import HELD_OUT, SEEN, single_world
 
@@ -120,8 +120,8 @@ BUGS = [
 
 
 @pytest.mark.parametrize(("name", "old", "new"), BUGS, ids=[bug[0] for bug in BUGS])
-def test_a_wrong_grader_is_found(name, old, new, monkeypatch):
-    wrong = planted_in_memory(monkeypatch, Bug(name, "robustness", "tasks.robustness", old, new))
+def test_a_wrong_grader_is_found(name, old, new):
+    wrong = planted(Bug(name, "robustness", "tasks.robustness", old, new))
     with pytest.raises(AssertionError):
         check_grader(wrong)
 
