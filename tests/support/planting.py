@@ -59,7 +59,7 @@ def planted_in_place(bug, room):
     places = [
         (user, name, value)
         for user_name, user in list(sys.modules.items())
-        if user_name.startswith(f"miniclip.{room}.")
+        if f"{user_name}.".startswith(f"miniclip.{room}.")
         for name, value in list(vars(user).items())
         if id(value) in changed
     ]
