@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from pipelines import scene_pipeline
+from task_checks import Sees, check_probe_report, quick, table
 
-from miniclip.check import Bug, planted
 from miniclip.world.drawing import draw_scene
 from miniclip.world.scenes import BACKGROUNDS, TRAINING_WORLD, Scene, Thing
 
@@ -213,65 +213,9 @@ def test_bad_arguments():
 # ------------------------------------------------------------------------ the report
 
 
-class Sees:
-    """A fake whose embeddings are what `see(picture)` says, in 12 numbers, and a little noise."""
-
-    name = "sees"
-
-    def __init__(self, see):
-        self.see = see
-
-    def encode_image(self, images, normalize=False, progress=None):
-        rows = np.zeros((len(images), 12))
-        for row, picture in zip(rows, images, strict=True):
-            pixels = np.asarray(picture, float)
-            row[:] = self.see(pixels)
-            row += 0.01 * np.random.default_rng(int(pixels.sum())).standard_normal(12)
-        return rows
-
-
-def place_and_background(pixels):
-    """The middle of what is not background, in thirds of the picture; and the background's kind."""
-    border = np.concatenate([pixels[:2].reshape(-1, 3), pixels[-2:].reshape(-1, 3)])
-    steps = np.abs(np.diff(pixels[0], axis=0)).mean()  # between neighbours
-    kind = 2 if steps > 3 else 1 if border.std(axis=0).max() > 0.5 else 0
-    far = np.abs(pixels - np.median(border, axis=0)).sum(axis=2) > 140  # (64, 64)
-    rows, columns = np.nonzero(far)
-    y, x = ((v.min() + v.max() + 1) / 2 / 64 if len(v) else 0.5 for v in (rows, columns))
-    return np.eye(12)[min(int(3 * y), 2) * 3 + min(int(3 * x), 2)] + np.eye(12)[9 + kind]
-
-
-def table(rows):
-    return {(row.attribute, row.features, row.shots): row for row in rows}
-
-
-def quick(monkeypatch, graded):
-    """Fewer fits: the report does the same for any number of them."""
-    monkeypatch.setattr(graded, "SHOTS", (1, 16))
-    monkeypatch.setattr(graded, "DRAWS", 2)
-    monkeypatch.setattr(graded.probe, "__defaults__", ((0.01, 1.0),))  # the strengths of L2
-
-
-def check_report(graded):
-    """Who looks at place and background finds both."""
-    rows = graded.probe_report(Sees(place_and_background), 6)
-    found = table(rows)
-    assert {row.shots for row in rows} == {1, 6}
-    assert {row.features for row in rows} == {"embedding", "pixels", "small pixels"}
-    assert found["place", "embedding", 6].accuracy > 0.85
-    assert found["background", "embedding", 6].accuracy > 0.85
-    assert found["place", "embedding", 6].chance == 1 / 9
-    assert found["background", "embedding", 6].chance == 1 / 3
-    for row in rows:
-        assert row.draws == (1 if row.shots == 6 else 2)
-    assert max(row.deviation for row in rows if row.draws == 1) == 0
-    assert max(row.deviation for row in rows) > 0
-    return found
-
-
 def test_the_report_says_who_sees_what(monkeypatch):
     quick(monkeypatch, module)
-    found = check_report(module)
+    found = check_probe_report(module)
     blind = table(module.probe_report(Sees(lambda pixels: np.zeros(12)), 6))
     for shots in (1, 6):
         assert blind["place", "embedding", shots].accuracy < 0.25
@@ -280,27 +224,6 @@ def test_the_report_says_who_sees_what(monkeypatch):
         for attribute in ("place", "background"):
             same = blind[attribute, "pixels", shots]
             assert same == found[attribute, "pixels", shots]
-
-
-BUGS = [
-    ("test pictures' labels mixed", "(test.features[features], test.labels)",
-     "(test.features[features], test.labels[::-1])"),
-    ("training labels mixed", "train.labels[chosen],", "train.labels[chosen][::-1],"),
-    ("columns for rows", "3 * int(3 * thing.y) + int(3 * thing.x)", "3 * int(3 * thing.y)"),
-    ("pixels for embeddings", '"embedding": embed_scenes(pipeline, scenes)',
-     '"embedding": pixels.reshape(len(scenes), -1)'),
-    ("tested on training pictures", "fitted.score(test.features[features], test.labels)",
-     "fitted.score(train.features[features][chosen], train.labels[chosen])"),
-    ("the worst strength", "int(np.argmax(scores))", "int(np.argmin(scores)) * 0 + len(scores)"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "old", "new"), BUGS, ids=[bug[0] for bug in BUGS])
-def test_a_wrong_report_is_found(name, old, new, monkeypatch):
-    wrong = planted(Bug(name, "probe", "tasks.probe", old, new))
-    quick(monkeypatch, wrong)
-    with pytest.raises((AssertionError, ValueError, IndexError, KeyError)):
-        check_report(wrong)
 
 
 @pytest.mark.parametrize("attribute", module.ATTRIBUTES, ids=lambda a: a.name)

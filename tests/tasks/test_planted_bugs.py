@@ -1,0 +1,68 @@
+"""Planted bugs in the tasks' graders: models that know the answers show each of them."""
+
+import importlib
+
+import pytest
+from planting import is_caught
+from task_checks import check_evaluate, check_probe_report, check_robustness, quick
+
+from miniclip.check import Bug, planted, unchanged
+
+EVALUATE, PROBE, ROBUSTNESS = "tasks.evaluate", "tasks.probe", "tasks.robustness"
+
+BUGS = [
+    Bug("names in another order than the pairs", "evaluate", EVALUATE, "for pair in PAIRS]", "for pair in PAIRS[::-1]]"),
+    Bug("held-out pairs are seen ones", "evaluate", EVALUATE, "single_world(HELD_OUT)", "single_world(SEEN)"),
+    Bug("seen pairs are any pairs", "evaluate", EVALUATE, "single_world(SEEN)", "single_world(PAIRS)"),
+    Bug("the worst fits best", "evaluate", EVALUATE, "cosine.max(axis=1", "cosine.min(axis=1"),
+    Bug("one is counted as two", "evaluate", EVALUATE, "numbers.index(len(scene.things)) for", "len(scene.things) for"),
+    Bug("seen from the other thing", "evaluate", EVALUATE, "relation_of(*scene.things)", "relation_of(*scene.things[::-1])"),
+    Bug("the false statement for the true one", "evaluate", EVALUATE, "[:: -1 if place else 1]", "[:: 1 if place else -1]"),
+    Bug("statements of another scene", "evaluate", EVALUATE, "texts[own]", "texts[own[::-1]]"),
+    Bug("pictures in another order", "evaluate", EVALUATE, "in scenes[start : start + CHUNK]", "in scenes[::-1]"),
+    Bug("another seed", "evaluate", EVALUATE, "make_scenes(COUNT_WORLD, count, seed)", "make_scenes(COUNT_WORLD, count, 0)"),
+    Bug("colour for shape", "evaluate", EVALUATE, "a[1] == t.shape", "a[0] == t.shape"),
+    Bug("the last picture is lost", "evaluate", EVALUATE, "scenes[start : start + CHUNK]", "scenes[start : start + 59]"),
+    Bug("test pictures' labels mixed", "probe", PROBE, "(test.features[features], test.labels)", "(test.features[features], test.labels[::-1])"),
+    Bug("training labels mixed", "probe", PROBE, "train.labels[chosen],", "train.labels[chosen][::-1],"),
+    Bug("columns for rows", "probe", PROBE, "3 * int(3 * thing.y) + int(3 * thing.x)", "3 * int(3 * thing.y)"),
+    Bug("pixels for embeddings", "probe", PROBE, '"embedding": embed_scenes(pipeline, scenes)', '"embedding": pixels.reshape(len(scenes), -1)'),
+    Bug("tested on training pictures", "probe", PROBE, "fitted.score(test.features[features], test.labels)", "fitted.score(train.features[features][chosen], train.labels[chosen])"),
+    Bug("the worst strength", "probe", PROBE, "int(np.argmax(scores))", "int(np.argmin(scores)) * 0 + len(scores)"),
+    Bug("nothing is changed", "robustness", ROBUSTNESS, "scenes[pairs], names, draw)", "scenes[pairs], names, draw_scene)"),
+    Bug("seen and held-out in each other's column", "robustness", ROBUSTNESS, '("seen", "held-out")', '("held-out", "seen")'),
+    Bug("held-out pairs alone", "robustness", ROBUSTNESS, '("seen", "held-out")', '("held-out", "held-out")'),
+    Bug("noise from nowhere", "robustness", ROBUSTNESS, "default_rng([*scene.seed, STREAM])", "default_rng()"),
+    Bug("names in another order", "robustness", ROBUSTNESS, "embed_pairs(pipeline)  #", "embed_pairs(pipeline)[::-1]  #"),
+    Bug("wrong counts as right", "robustness", ROBUSTNESS, "a == scene.things[0].pair", "a != scene.things[0].pair"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def check(monkeypatch):
+    """The check that the real module passes, by the name of the task."""
+
+    def check_probe(module):
+        quick(monkeypatch, module)
+        check_probe_report(module)
+
+    return {"evaluate": check_evaluate, "probe": check_probe, "robustness": check_robustness}
+
+
+@pytest.mark.planted
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: f"{bug.where}: {bug.name}")
+def test_it_is_found(bug, check):
+    wrong = planted(bug)
+    assert is_caught(lambda: check[bug.where](wrong)), f"not found: {bug.name}"
+
+
+@pytest.mark.parametrize(("module", "where"), sorted({(bug.module, bug.where) for bug in BUGS}))
+def test_without_a_bug_nothing_is_found(module, where, check):
+    """The control: the same module executed anew, nothing changed."""
+    again = planted(unchanged(module, where))
+    assert again is not importlib.import_module(f"miniclip.{module}")
+    check[where](again)
+
+
+def test_there_are_enough():
+    assert len({(bug.where, bug.name) for bug in BUGS}) == len(BUGS) >= 24
