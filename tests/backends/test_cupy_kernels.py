@@ -4,79 +4,31 @@ See cuda_on_host.py for how. What stays for a real GPU: the compiler that CuPy c
 exp, tanh and erf, scheduling, and CuPy's answers to the textbook's NumPy calls.
 """
 
-import importlib.util
 import inspect
 import re
-import shutil
-import sys
 
 import cuda_on_host
 import numpy as np
 import pytest
+from cuda_checks import assert_close, check, draw, import_backend, skip_without_compiler
 
 from miniclip import ops
 from miniclip.backends.cupy import sources
 
-TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
-DTYPES = tuple(TOLERANCE)
+DTYPES = ("float32", "float64")
 ACTIVATIONS = ("relu", "quick_gelu", "gelu", "gelu_tanh")
 SHAPES = [(1, 1), (5, 1), (2, 3), (5, 8), (1, 33), (5, 33), (2, 3, 257), (5, 768), (8,), (3, 0, 8)]
 
 
-def import_backend(cupy):
-    """cupy_backend as a module of its own, with `cupy` where it imports CuPy."""
-    found = importlib.util.find_spec("miniclip.backends.cupy")
-    module = importlib.util.module_from_spec(found)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "cupy", cupy)
-        found.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory):
-    if shutil.which("g++") is None or not sys.platform.startswith("linux"):
-        pytest.skip("running CUDA sources on the CPU needs g++ and Linux's ucontext")
+    skip_without_compiler()
     return cuda_on_host.build(tmp_path_factory.mktemp("cuda"))
 
 
 @pytest.fixture(scope="module")
 def backend(libraries):
     return import_backend(cuda_on_host.host_cupy(libraries))
-
-
-def draw(shape, dtype, seed=0, scale=3.0):
-    return np.random.default_rng([seed, *shape]).normal(size=shape, scale=scale).astype(dtype)
-
-
-def assert_close(got, expected, dtype, least=0.0):
-    """Shape, dtype, and the error over the largest absolute value, which counts as `least`."""
-    assert got.shape == expected.shape
-    assert got.dtype == dtype
-    finite = np.isfinite(expected)
-    assert np.array_equal(got[~finite], expected[~finite], equal_nan=True)
-    if finite.any():
-        largest = max(np.abs(expected[finite]).max(), least)
-        assert np.abs(got[finite] - expected[finite]).max() <= TOLERANCE[dtype] * largest
-
-
-def check(backend, op, inputs, dtype, backward=True, least=0.0, **options):
-    """Forward and backward of an op agree with the textbook in float64, and inputs stay whole."""
-    for x in inputs:
-        x.flags.writeable = False
-    exact = [x.astype("float64") for x in inputs]
-    y, cache = getattr(backend, op)(*inputs, **options)
-    expected, exact_cache = getattr(ops, op)(*exact, **options)
-    assert_close(y, expected, dtype, least)
-    if not backward:
-        return
-    dy = draw(y.shape, dtype, seed=1)
-    dy.flags.writeable = False
-    got = getattr(backend, f"{op}_backward")(dy, cache)
-    expected = getattr(ops, f"{op}_backward")(dy.astype("float64"), exact_cache)
-    got, expected = (g if isinstance(g, tuple) else (g,) for g in (got, expected))
-    for g, e in zip(got, expected, strict=True):
-        assert_close(g, e, dtype, least)
 
 
 # The least size that errors are measured against where inputs have a size of 3: a single value in
@@ -235,36 +187,6 @@ def test_threads_for():
     # every kernel's shared memory has room for the largest block
     for source in sources.ROWS.values():
         assert f"__shared__ T shared[{sources.MAX_THREADS}];" in source
-
-
-@pytest.mark.planted
-@pytest.mark.parametrize(
-    ("op", "bug"),
-    [
-        ("softmax", ("    __syncthreads();\n", "")),
-        ("layer_norm", ("    __syncthreads();  // nobody writes", "    // nobody writes")),
-        ("layer_norm", ("y[j] = (x[j] - mu)", "y[j] = x[j]")),
-        (
-            "l2_normalize",
-            ("__shared__ T shared[256];\n", "__shared__ T shared[256];\n    n += 1;\n"),
-        ),
-    ],
-    ids=["first barrier", "last barrier", "mean", "past the end"],
-)
-def test_host_finds_planted_bugs(libraries, tmp_path, monkeypatch, op, bug):
-    """The host emulation fails on wrong sources: a missing barrier, a wrong term, a long row."""
-    parts = {"REDUCTIONS": sources.REDUCTIONS, "ROWS": sources.ROWS[op]}
-    planted = {name: source.replace(*bug, 1) for name, source in parts.items()}
-    assert planted != parts
-    monkeypatch.setattr(sources, "REDUCTIONS", planted["REDUCTIONS"])
-    monkeypatch.setattr(sources, "ROWS", {op: planted["ROWS"]})
-    monkeypatch.setattr(sources, "ELEMENTWISE", {})
-    monkeypatch.setattr(sources, "C_TYPES", {"float64": "double"})
-    broken = import_backend(cuda_on_host.host_cupy(cuda_on_host.build(tmp_path)))
-    x = draw((3, 100), "float64")
-    more = [draw((100,), "float64", 2), draw((100,), "float64", 3)] if op == "layer_norm" else []
-    with pytest.raises(AssertionError):
-        check(broken, op, [x, *more], "float64", backward=False)
 
 
 # ------------------------------------------------------------------- with CuPy, without a GPU

@@ -1,16 +1,19 @@
-"""Planted bugs in the numba backend: the tests of the ops against PyTorch find each of them."""
+"""Planted bugs in the numba backend and in CUDA sources: the checks of the ops find each of them."""
 
 import sys
 
+import cuda_on_host
 import numpy as np
 import pytest
 from cases import BY_NAME, samples
+from cuda_checks import check, draw, import_backend, skip_without_compiler
 from hypothesis import given
 from numba import types
 from op_checks import check_against_torch, few
 from planting import is_caught, textbook_with
 
 from miniclip import backends
+from miniclip.backends.cupy import sources
 from miniclip.check import Bug, planted, unchanged
 from miniclip.cpu import jit, simd
 
@@ -213,6 +216,47 @@ def test_loops_as_plain_python_are_right(module, op, plant_loop):
         check_against_torch(backend, BY_NAME[op], "float64", sample)
 
     assert not is_caught(few(check))
+
+
+SOURCES = "backends.cupy.sources"
+CUDA = [
+    Bug("first barrier", "softmax", SOURCES, "T block_sum(T mine, T* shared) {\n    shared[threadIdx.x] = mine;\n    __syncthreads();\n", "T block_sum(T mine, T* shared) {\n    shared[threadIdx.x] = mine;\n"),
+    Bug("last barrier", "layer_norm", SOURCES, "    __syncthreads();  // nobody writes", "    // nobody writes"),
+    Bug("mean", "layer_norm", SOURCES, "y[j] = (x[j] - mu)", "y[j] = x[j]"),
+    Bug("past the end", "l2_normalize", SOURCES, "T* inv_norm, double eps, long long n) {\n    __shared__ T shared[256];\n", "T* inv_norm, double eps, long long n) {\n    __shared__ T shared[256];\n    n += 1;\n"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def check_cuda(tmp_path, monkeypatch):
+    """A check of one op, its kernel compiled for the CPU from sources that may be planted."""
+    skip_without_compiler()
+
+    def check_op(bug):
+        wrong = planted(bug)
+        monkeypatch.setattr(sources, "REDUCTIONS", wrong.REDUCTIONS)
+        monkeypatch.setattr(sources, "ROWS", {bug.where: wrong.ROWS[bug.where]})
+        monkeypatch.setattr(sources, "ELEMENTWISE", {})
+        monkeypatch.setattr(sources, "C_TYPES", {"float64": "double"})
+        backend = import_backend(cuda_on_host.host_cupy(cuda_on_host.build(tmp_path)))
+        x = draw((3, 100), "float64")
+        more = [draw((100,), "float64", seed) for seed in (2, 3)] * (bug.where == "layer_norm")
+        return lambda: check(backend, bug.where, [x, *more], "float64", backward=False)
+
+    return check_op
+
+
+@pytest.mark.planted
+@pytest.mark.parametrize("bug", CUDA, ids=lambda bug: bug.name)
+def test_it_is_found_in_a_cuda_source(bug, check_cuda):
+    """A missing barrier, a wrong term, a row that is too long."""
+    assert is_caught(check_cuda(bug)), f"not found: {bug.name}"
+
+
+@pytest.mark.parametrize("op", sorted({bug.where for bug in CUDA}))
+def test_cuda_sources_without_a_bug_pass(op, check_cuda):
+    """The control: the same sources, compiled in the same way."""
+    check_cuda(unchanged(SOURCES, op))()
 
 
 def test_there_are_enough():
