@@ -1,97 +1,26 @@
 """Traces: every module by its PyTorch name, compared with hooks, and a planted error found."""
 
-import threading
-
 import numpy as np
 import pytest
-import torch
 from model_checks import CONFIGS, VIT, inputs_for
-from original import living_state, load_into_original, original_clip
+from trace_checks import (
+    check_comparison,
+    check_hooks,
+    check_left_as_it_was,
+    check_own_methods,
+    check_passes,
+    check_threads,
+    ours,
+    traced,
+)
 
-import miniclip
-from miniclip.inspect import trace, watch
-from miniclip.models import CLIP
-
-
-def ours(kind, dtype="float64"):
-    model = CLIP(CONFIGS[kind], seed=None).to(dtype=dtype)
-    model.load_state_dict(living_state(CONFIGS[kind], 1))
-    return model
-
-
-def traced(model, backward=True):
-    pictures, ids, dlogits = inputs_for(model.config)
-    with trace(model) as t, model.record():
-        model(pictures.astype(model.dtype), ids)
-        if backward:
-            model.backward(dlogits.astype(model.dtype))
-    return t
-
-
-def watched(kind, change=lambda model: None):
-    """Activations and gradients of the original, by its hooks."""
-    original = original_clip(CONFIGS[kind], torch.float64)
-    load_into_original(original, living_state(CONFIGS[kind], 1))
-    change(original)
-    pictures, ids, dlogits = inputs_for(CONFIGS[kind])
-    pixels = torch.tensor(pictures, requires_grad=True)
-    with watch(original) as activations:
-        per_image, _ = original(pixels, torch.tensor(ids))
-        (per_image * torch.tensor(dlogits)).sum().backward()
-    return activations
+from miniclip.inspect import trace
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_whole_towers_agree_with_hooks(kind):
     """Forward and backward, every module that PyTorch's hooks see, to 1e-9."""
-    activations = watched(kind)
-    result = traced(ours(kind)).compare(activations)
-    assert result.equal, result
-    names = {d.name for d in result.differences}
-    never_called = ("attn.out_proj", "attnpool.", "visual.transformer.resblocks.0.attn.out_proj")
-    missing = {n for n in activations if n not in names and not any(x in n for x in never_called)}
-    assert missing == set()
-    outputs = {n for n in names if not n.endswith(".grad")}
-    gradients = {n.removesuffix(".grad") for n in names - outputs}
-    assert outputs == gradients
-    assert len(outputs) > 30
-
-
-def test_a_planted_error_in_block_3_is_found_as_block_3():
-    """One bias of block 3 changed by 1e-3 there: the comparison names it, not what follows."""
-    config = CONFIGS["vit"]
-    deep = miniclip.CLIPConfig(
-        24, miniclip.VisionConfig(**{**vars(config.vision), "layers": 6}), config.text
-    )
-    model = CLIP(deep, seed=0).to(dtype="float64")
-    state = living_state(deep, 1)
-    model.load_state_dict(state)
-    original = original_clip(deep, torch.float64)
-    load_into_original(original, state)
-    pictures, _, _ = inputs_for(deep)
-    with torch.no_grad():
-        original.visual.transformer.resblocks[3].mlp.c_fc.bias[5] += 1e-3
-    with watch(original) as activations:
-        original.visual(torch.tensor(pictures)).sum().backward()
-    with trace(model) as t, model.record():
-        y = model.visual(pictures)
-        model.visual.backward(np.ones_like(y))
-    result = t.compare(activations)
-    assert result.first.name == "visual.transformer.resblocks.3.mlp.c_fc"
-    assert result.first.where[-1] == 5
-    assert "first difference: visual.transformer.resblocks.3.mlp.c_fc" in result.summary()
-    assert "<- differs" in repr(result)
-
-
-def test_a_planted_error_in_a_backward_is_found():
-    """Gradients come in the order of the backward pass: the first wrong one is named."""
-    model = ours("vit")
-    good = traced(model)
-    block = model.visual.transformer.resblocks.children_["1"]
-    right = block.ln_2.backward
-    block.ln_2.backward = lambda dy: 1.001 * right(dy)
-    result = traced(model).compare(good)
-    assert result.first.name == "visual.transformer.resblocks.1.attn.grad"
+    check_hooks(kind)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -115,24 +44,11 @@ def test_precision_shows_as_precision():
 
 
 def test_the_model_is_left_as_it_was():
-    model = ours("vit")
-    before = {id(m): dict(m.__dict__) for m in model.modules()}
-    with pytest.raises(ValueError, match="images"), trace(model):
-        model.visual(np.zeros((1, 3, 5, 5)))
-    assert {id(m): dict(m.__dict__) for m in model.modules()} == before
+    check_left_as_it_was()
 
 
 def test_another_threads_passes_are_not_recorded():
-    model = ours("vit")
-    pictures, ids, _ = inputs_for(VIT)
-    with trace(model) as t:
-        other = threading.Thread(target=model.visual, args=(pictures,))
-        other.start()
-        other.join()
-        assert len(t) == 0
-        model.text(ids)
-    assert "token_embedding" in t
-    assert "visual.conv1" not in t
+    check_threads()
 
 
 def test_names_order_and_repeats():
@@ -177,44 +93,15 @@ def test_the_table():
 
 def test_gradients_go_to_their_own_pass():
     """Two passes, unwound in reverse: each gradient stands beside the output it belongs to."""
-    model = ours("vit")
-    pictures, _, _ = inputs_for(VIT)
-    with trace(model) as t, model.record():
-        model.visual(pictures[:1])
-        model.visual(pictures[1:3])
-        model.visual.backward(np.full((2, 24), 5.0))
-        model.visual.backward(np.full((1, 24), 7.0))
-    assert t["visual#2.grad"].shape == (2, 24)
-    assert t["visual.grad"][0, 0] == 7
-    assert all(t[n].shape == t[n.removesuffix(".grad")].shape for n in t if n.endswith(".grad"))
+    check_passes()
 
 
 def test_traces_nest_and_leave_own_methods_alone():
-    model = ours("vit")
-    _, ids, _ = inputs_for(VIT)
-
-    def own(x, forward=model.text.ln_final.forward):
-        return forward(x)
-
-    model.text.ln_final.forward = own
-    with trace(model) as outer:
-        with trace(model.text.transformer):
-            pass
-        model.text(ids)
-    assert model.text.ln_final.forward is own
-    assert "transformer.resblocks.1" in outer
-    assert "ln_final" in outer
+    check_own_methods()
 
 
 def test_an_infinity_hides_nothing():
-    result = traced(ours("vit")).compare({})
-    assert not result.equal
-    from miniclip.inspect.compare import compare
-
-    here = {"x": np.array([np.inf, 1.0, 5.0])}
-    assert compare(here, {"x": np.array([np.inf, 1.0, 5.0])}, None).equal
-    assert compare(here, {"x": np.array([np.inf, 100.0, 7.0])}, None).first.where == (1,)
-    assert not compare(here, {"x": np.array([1.0, 1.0, 5.0])}, None).equal
+    check_comparison()
 
 
 def test_nothing_in_common_is_not_equal():

@@ -19,7 +19,14 @@ import miniclip
 from miniclip import ops
 from miniclip.check import Bug, planted
 
-__all__ = ["Bug", "is_caught", "planted_in_place", "planted_package", "textbook_with"]
+__all__ = [
+    "Bug",
+    "is_caught",
+    "planted_in_place",
+    "planted_package",
+    "run_with",
+    "textbook_with",
+]
 PACKAGE = Path(miniclip.__file__).parent
 MISTAKES = (ValueError, LookupError, RuntimeError, RuntimeWarning)  # that wrong numbers lead to
 FOUND = (AssertionError, pytest.fail.Exception, *MISTAKES)
@@ -72,11 +79,16 @@ def planted_in_place(bug, room):
             setattr(user, name, value)
 
 
+def copy_with(bug, folder):
+    """A copy of the package with the bug, in a folder of the test."""
+    shutil.copytree(PACKAGE, folder / "miniclip", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "miniclip" / bug.path).write_text(bug.changed_source(), encoding="utf-8")
+
+
 @contextmanager
 def planted_package(bug, folder):
     """The whole package imported anew from a copy with the bug, while the block lasts."""
-    shutil.copytree(PACKAGE, folder / "miniclip", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "miniclip" / bug.path).write_text(bug.changed_source(), encoding="utf-8")
+    copy_with(bug, folder)
     real = {name: m for name, m in sys.modules.items() if name.split(".")[0] == "miniclip"}
     for name in real:
         del sys.modules[name]
@@ -102,8 +114,7 @@ def run_with(bug, folder, code, *arguments):
 
     Returns the last line of the error, "" if there was none.
     """
-    shutil.copytree(PACKAGE, folder / "miniclip", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "miniclip" / bug.path).write_text(bug.changed_source(), encoding="utf-8")
+    copy_with(bug, folder)
     places = {"PYTHONPATH": f"{folder}{os.pathsep}{Path(__file__).parent}"}
     run = subprocess.run(
         [sys.executable, "-W", "error::RuntimeWarning", "-c", code, *arguments],
