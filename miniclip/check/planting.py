@@ -1,4 +1,4 @@
-"""Wrong variants: a module of miniclip, executed again from its source with one passage changed.
+r"""Wrong variants: a module of miniclip, executed again from its source with one passage changed.
 
 A test or a grader that has never refused anything proves little. Give it a wrong variant of the
 code that it checks, and the same code unchanged as the control:
