@@ -10,6 +10,7 @@ from miniclip.ops import *  # noqa: F403 (a backend is the textbook's names)
 from miniclip.ops.array import FLOAT_DTYPES, Array
 
 name = "numpy"
+ENGINE: str | None = None  # the module with this backend's inference plans, for the pipeline
 
 
 def check_device() -> None:

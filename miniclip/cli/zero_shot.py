@@ -15,7 +15,9 @@ def add_zero_shot(commands: Commands) -> None:
         help="choose the label that fits a picture best",
         description="Choose among labels for each picture, without training on them.",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="picture files")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="picture files, or folders of them"
+    )
     parser.add_argument(
         "--labels", nargs="+", required=True, metavar="LABEL", help="after the pictures"
     )

@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 EVALUATION_SEED = 1_000_003  # training uses small seeds
-CHUNK = 256  # pictures that are held at a time
 
 SINGLE_WORLDS = {"seen": single_world(SEEN), "held-out": single_world(HELD_OUT)}
 # One, two or three, equally often. One thing is drawn as small as training ever draws it, which is
@@ -205,12 +204,8 @@ def embed_scenes(
     scenes: Sequence[Scene],
     draw: Callable[[Scene], Image] = draw_scene,
 ) -> Array:
-    """Image embeddings of unit length, (N, E). Only CHUNK pictures are there at a time."""
-    parts = []
-    for start in range(0, len(scenes), CHUNK):
-        pictures = [draw(scene) for scene in scenes[start : start + CHUNK]]
-        parts.append(pipeline.encode_image(pictures, normalize=True, progress=False))
-    return np.concatenate(parts)
+    """Image embeddings of unit length, (N, E). A picture is drawn when its turn comes."""
+    return pipeline.encode_image(map(draw, scenes), normalize=True, progress=False)
 
 
 def embed_pairs(pipeline: Pipeline, language: str = "en") -> Array:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import html
 import io
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from miniclip.inputs.opening import open_picture
+from miniclip.inputs.pictures import Picture, Pictures, pictures
 from miniclip.ops.array import Array
 
 SHOWN = 5  # labels of each picture that tables and drawings show
@@ -33,7 +36,8 @@ class ZeroShotResult:
 
     A cosine of 0.25 is a good fit: CLIP's texts and images lie far apart, and only differences
     count, which the learned scale (about 100) turns into logits. Probabilities are over the labels
-    that were given.
+    that were given. images: what was asked about, as it was handed in; None for pictures that an
+    iterator gave and that the result does not show.
     """
 
     labels: list[str]
@@ -71,7 +75,7 @@ class ZeroShotResult:
 
     def names(self) -> list[str]:
         """A name for every picture: its path, or its number."""
-        named = [str(i) if isinstance(i, str | Path) else "" for i in self.images]
+        named = [os.fsdecode(i) if isinstance(i, str | os.PathLike) else "" for i in self.images]
         named += [""] * (len(self.cosine) - len(named))
         return [name or f"image {n}" for n, name in enumerate(named)]
 
@@ -117,23 +121,34 @@ def bar(answer: Answer) -> str:
     )
 
 
+def remembered(given: Array | Pictures) -> tuple[Array | Pictures, list[Any]]:
+    """The same pictures, and a list of what they are, for a result to show.
+
+    Of an iterator, whose pictures nobody else keeps, the list is filled as they pass: with all
+    paths and as many pictures as a drawing shows; the others are None.
+    """
+    if not isinstance(given, Iterator):
+        return given, [one.source if isinstance(one, Picture) else one for one in given]
+    sources: list[Any] = []
+
+    def passing() -> Iterator[Picture]:
+        for picture in given:
+            is_path = isinstance(picture.source, str | os.PathLike)
+            sources.append(picture.source if is_path or len(sources) < PICTURES_SHOWN else None)
+            yield picture
+
+    return passing(), sources
+
+
 def thumbnail(image: Any, size: int = 220) -> str:
     """A small picture inside the page, or nothing where the picture cannot be shown again."""
-    from miniclip.inputs.preprocess import each_picture, open_picture
-
     try:
-        (name, source), *_ = each_picture(
-            image
-        )  # refuses preprocessed arrays, which are no picture
-        picture = open_picture(source, name, False).convert("RGB")
+        first, *_ = pictures(image)  # refuses None and preprocessed arrays, which are no pictures
+        picture = open_picture(first, False).convert("RGB")
         picture.thumbnail((size, size))
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
-    except (
-        ValueError,
-        TypeError,
-        OSError,
-    ):  # a file that was read once and is closed, a path that has gone
+    except (ValueError, TypeError, OSError):  # a file that was read once and is closed, say
         return ""
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'<img src="data:image/png;base64,{data}" style="max-width: {size}px">'

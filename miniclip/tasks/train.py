@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from miniclip import backends
 from miniclip.inputs.bpe import train_merges
 from miniclip.inputs.preprocess import Transform
 from miniclip.inputs.tokenizer import Tokenizer
 from miniclip.models import CLIP, CLIPConfig, TextConfig, VisionConfig
-from miniclip.pipeline import Pipeline, best_backend, load
+from miniclip.pipeline import Pipeline, load
 from miniclip.training.data import Dataset, SceneData
 from miniclip.training.loop import Trainer
 from miniclip.training.pictures import read_pictures
@@ -206,7 +207,7 @@ def train(
     """
     settings, folder = read_settings(what, changes), Path(folder)
     pipeline, source = assemble(settings, data, init, workers, template, report)
-    network = pipeline.network.to(best_backend() if backend == "auto" else backend, dtype)
+    network = pipeline.network.to(backends.choose(backend), dtype)
     about = {"data": str(data or "scenes"), "init": str(init or ""), "scenes": settings.scenes}
     trainer = Trainer(
         network, source, shortened(pipeline), settings.recipe, folder, about, report, progress

@@ -21,8 +21,8 @@ import numpy as np
 from miniclip.checkpoints.shipped import DEFAULT
 from miniclip.ops import l2_normalize
 from miniclip.ops.array import Array
-from miniclip.pipeline import Pipeline, listed, load
-from miniclip.tasks.result import ZeroShotResult
+from miniclip.pipeline import Pipeline, load
+from miniclip.tasks.result import ZeroShotResult, remembered
 from miniclip.tasks.templates import find_templates
 
 Labels = Sequence[str] | Mapping[str, Sequence[str]]
@@ -37,7 +37,8 @@ def zero_shot(
 ) -> ZeroShotResult:
     """Choose for every picture the label that fits it best, without training on the labels.
 
-    images: one picture or a list: paths, files, PIL images, pixel arrays.
+    images: one picture or several: paths, files, PIL images, arrays, folders, lists or iterators
+    of them (see `miniclip.inputs.pictures`). Of an iterator, the result keeps only what it shows.
     labels: strings, or a mapping label -> list of whole prompts.
     model: what `load` returned, or what it takes: a name, folder or file. The default, mini-vit,
     comes with miniclip; it knows drawings of coloured shapes and nothing else.
@@ -47,11 +48,11 @@ def zero_shot(
     """
     pipeline = model if isinstance(model, Pipeline) else load(model)
     names, prompts = build_prompts(labels, templates)
-    pictures = listed(images)
+    pictures, sources = remembered(pipeline.pictures(images))
     text_features = encode_labels(pipeline, prompts, progress)  # (L, E)
-    image_features = pipeline.encode_image(images, normalize=True, progress=progress)  # (N, E)
+    image_features = pipeline.encode_image(pictures, normalize=True, progress=progress)  # (N, E)
     cosine = cosines(image_features, text_features)  # (N, L)
-    return choose(pipeline, cosine, names, pictures)
+    return choose(pipeline, cosine, names, sources)
 
 
 def build_prompts(

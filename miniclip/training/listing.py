@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from miniclip.inputs.pictures import ENDINGS, is_hidden, is_picture
+
 # Names of columns and keys, in any case. Where a file has several of a line, the first here counts.
 PATH_NAMES = ("image", "path", "file", "filepath", "filename")
 CAPTION_NAMES = ("caption", "text", "title")
-# Of pictures in class folders; a file that names its pictures may name any.
-ENDINGS = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 EXPECTED = "a .csv file, a .jsonl file, or a folder of class folders (cats/1.jpg)"
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 MOST_TOLD = 5  # skipped rows of a file that are reported one by one
@@ -76,15 +76,6 @@ def read_folder(folder: Path, template: str) -> Listing:
 def label_of(name: str) -> str:
     """A class folder's name in words: "red_panda" -> "red panda"; "_" stays what it is."""
     return " ".join(re.sub("[_-]", " ", name).split()) or name
-
-
-def is_hidden(path: Path) -> bool:
-    return path.name.startswith(".")
-
-
-def is_picture(path: Path) -> bool:
-    """By its name alone: whether it can be read shows when it is."""
-    return not is_hidden(path) and path.suffix.lower() in ENDINGS and path.is_file()
 
 
 # Files -------------------------------------------------------------------------------------------

@@ -184,6 +184,8 @@ class PictureData:
         """The pixels, (1, 3, R, R), or why there are none."""
         if path in self.broken:
             return self.broken[path]
+        if path.is_dir():  # which a transform takes for all the pictures in it
+            return "a folder, expected a picture's file"
         try:
             return self._transform([path])
         except UNREADABLE as error:

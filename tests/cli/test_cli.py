@@ -50,6 +50,25 @@ def test_zero_shot(capsys, checkpoint):
     assert "cosine" in lines[1]
 
 
+def test_zero_shot_of_folders(capsys, checkpoint, tmp_path):
+    """A folder stands for its pictures, in the order of their names, among other pictures."""
+    (tmp_path / "photos").mkdir()
+    for name in ("b.png", "a.png"):
+        (tmp_path / "photos" / name).write_bytes((checkpoint / name).read_bytes())
+    (tmp_path / "photos" / "notes.txt").write_text("no picture")
+    arguments = ["--labels", "a red circle", "sky", "--model", checkpoint, "--json"]
+    code, out, err = run(capsys, "zero-shot", checkpoint / "b.png", tmp_path / "photos", *arguments)
+    assert (code, err) == (0, "")
+    names = [checkpoint / "b.png", *(tmp_path / "photos" / name for name in ("a.png", "b.png"))]
+    answers = json.loads(out)
+    assert [answer["image"] for answer in answers] == [str(name) for name in names]
+    assert answers[0]["answers"] == answers[2]["answers"] != answers[1]["answers"]
+    (tmp_path / "bare").mkdir()
+    code, out, err = run(capsys, "zero-shot", tmp_path / "bare", *arguments)
+    assert (code, out) == (2, "")
+    assert f"images[0] {str(tmp_path / 'bare')!r}: a folder without pictures" in err
+
+
 def test_zero_shot_as_json(capsys, checkpoint):
     labels = ["a red circle", "a blue square", "sky"]
     code, out, _ = run(

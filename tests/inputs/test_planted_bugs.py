@@ -2,15 +2,19 @@
 
 import importlib
 
+import door_checks
+import numpy as np
 import pytest
 from picture_checks import check_recipes
-from planting import is_caught, planted_package
+from planting import is_caught, planted_in_place, planted_package
 from tokenizer_checks import check_tokenizer
 
 from miniclip import inputs
-from miniclip.check import Bug, planted, unchanged
+from miniclip.check import Bug, unchanged
+from miniclip.inputs import preprocess
 
 PREPROCESS = "inputs.preprocess"
+OPENING, PICTURES_IN = "inputs.opening", "inputs.pictures"
 BPE, TOKENIZER, VOCABULARY = "inputs.bpe", "inputs.tokenizer", "inputs.vocabulary"
 
 PICTURES = [
@@ -31,13 +35,13 @@ PICTURES = [
     Bug("channels last", "recipes", PREPROCESS, "transpose(2, 0, 1)", "reshape(3, *pixels.shape[:2])"),
     Bug("divided by 256", "recipes", PREPROCESS, "np.float32(255)", "np.float32(256)"),
     Bug("in float64", "recipes", PREPROCESS, "pixels.astype(np.float32)", "pixels.astype(np.float64)"),
-    Bug("floats cut off", "recipes", PREPROCESS, "np.rint(array.astype(np.float64) * 255)", "(array * 255)"),
+    Bug("floats cut off", "recipes", OPENING, "np.rint(array.astype(np.float64) * 255)", "(array * 255)"),
     Bug("squashed", "recipes", PREPROCESS, '    if mode == "squash":', '    if mode != "longest":'),
     Bug("padded right and below", "recipes", PREPROCESS, "((n - width) // 2,", "(0,"),
     Bug("padding rounded up", "recipes", PREPROCESS, "((n - width) // 2,", "((n - width + 1) // 2,"),
     Bug("padding without colour", "recipes", PREPROCESS, "(fill,) * len", "(0,) * len"),
-    Bug("always turned by EXIF", "recipes", PREPROCESS, "if apply_exif else", "if True else"),
-    Bug("never turned by EXIF", "recipes", PREPROCESS, "if apply_exif else", "if False else"),
+    Bug("always turned by EXIF", "recipes", OPENING, "if apply_exif else", "if True else"),
+    Bug("never turned by EXIF", "recipes", OPENING, "if apply_exif else", "if False else"),
     Bug("the shorter side to n", "recipes", PREPROCESS, "ratio = long / n", "ratio = short / n"),
 ]  # fmt: skip
 
@@ -81,18 +85,56 @@ TEXTS = [
 ]  # fmt: skip
 
 
+DOOR = [
+    Bug("folders in another order", "folder", PICTURES_IN, "sorted(folder.iterdir())", "sorted(folder.iterdir(), key=lambda path: path.name[::-1])"),
+    Bug("hidden files count", "folder", PICTURES_IN, "not is_hidden(path) and path.suffix", "path.suffix"),
+    Bug("capital endings do not count", "folder", PICTURES_IN, "path.suffix.lower()", "path.suffix"),
+    Bug("folders count", "folder", PICTURES_IN, "in ENDINGS and path.is_file()", "in ENDINGS"),
+    Bug("any file counts", "folder", PICTURES_IN, "path.suffix.lower() in ENDINGS and ", ""),
+    Bug("a bare folder is nothing", "no pictures", PICTURES_IN, "    if not files:", "    if False:"),
+    Bug("generators are listed", "lazy", PICTURES_IN, "return one_by_one(images)", "return list(one_by_one(images))"),
+    Bug("a batch is one picture", "batch", PICTURES_IN, "if item.ndim == 4:", "if item.ndim == 9:"),
+]  # fmt: skip
+
+
 @pytest.mark.planted
 @pytest.mark.parametrize("bug", PICTURES, ids=lambda bug: bug.name)
 @pytest.mark.filterwarnings("ignore::miniclip.inputs.preprocess.PictureWarning")
 def test_it_is_found_in_a_picture(bug):
-    wrong = planted(bug)
-    assert is_caught(lambda: check_recipes(wrong)), f"not found: {bug.name}"
+    with planted_in_place(bug, "inputs"):
+        assert is_caught(lambda: check_recipes(preprocess)), f"not found: {bug.name}"
 
 
 @pytest.mark.filterwarnings("ignore::miniclip.inputs.preprocess.PictureWarning")
-def test_without_a_bug_nothing_is_found_in_a_picture():
+@pytest.mark.parametrize("module", [PREPROCESS, OPENING])
+def test_without_a_bug_nothing_is_found_in_a_picture(module):
     """The control: the same module executed anew, nothing changed."""
-    check_recipes(planted(unchanged(PREPROCESS)))
+    with planted_in_place(unchanged(module), "inputs"):
+        check_recipes(preprocess)
+
+
+def check_door(where, folder):
+    if where == "folder":
+        door_checks.check_folder(door_checks.make_folder(folder))
+    elif where == "no pictures":
+        door_checks.check_folders_without_pictures(folder)
+    elif where == "lazy":
+        door_checks.check_taken_when_asked_for()
+    else:
+        assert len(door_checks.door.pictures(np.zeros((5, 6, 8, 3), np.uint8))) == 5
+
+
+@pytest.mark.planted
+@pytest.mark.parametrize("bug", DOOR, ids=lambda bug: bug.name)
+def test_it_is_found_at_the_door(bug, tmp_path):
+    with planted_in_place(bug, "inputs"):
+        assert is_caught(lambda: check_door(bug.where, tmp_path)), f"not found: {bug.name}"
+
+
+@pytest.mark.parametrize("where", sorted({bug.where for bug in DOOR}))
+def test_without_a_bug_nothing_is_found_at_the_door(where, tmp_path):
+    with planted_in_place(unchanged(PICTURES_IN), "inputs"):
+        check_door(where, tmp_path)
 
 
 @pytest.mark.planted

@@ -9,11 +9,13 @@ import pytest
 from pipelines import make_pipeline
 
 import miniclip
-from miniclip import pipeline
+from miniclip import backends
+from miniclip.checkpoints import hub
 from miniclip.checkpoints.safetensors_header import CheckpointError
 from miniclip.inputs.bpe import train_merges
 from miniclip.inputs.tokenizer import Tokenizer
 from miniclip.inputs.vocabulary import BPE_FILE
+from miniclip.pipeline import find_tokenizer, vocabularies
 
 
 @pytest.fixture
@@ -26,12 +28,12 @@ def folder(tmp_path):
 def nowhere(monkeypatch, tmp_path):
     """A machine without vocabularies: no cache, no packages that bring one, no hub."""
     monkeypatch.setenv("MINICLIP_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(pipeline, "find_spec", lambda name: None)
+    monkeypatch.setattr(vocabularies, "find_spec", lambda name: None)
 
     def offline(repository):
-        raise pipeline.hub.HubError(f"{repository}: offline")
+        raise hub.HubError(f"{repository}: offline")
 
-    monkeypatch.setattr(pipeline.hub, "download_tokenizer", offline)
+    monkeypatch.setattr(hub, "download_tokenizer", offline)
     return tmp_path / "cache"
 
 
@@ -56,18 +58,19 @@ def test_the_vocabulary_beside_the_checkpoint_comes_first(folder, nowhere):
 
 def test_places_of_a_vocabulary_in_order(nowhere, monkeypatch, tmp_path):
     """Beside the checkpoint, in the cache, in an installed package; the first one wins."""
-    vocabularies = {}
+    found = {}
     for n, place in enumerate(("beside", "cache", "package")):
         merges = train_merges(drawn.CAPTIONS, 520 + n)
-        vocabularies[place] = Tokenizer(merges, context_length=20)
+        found[place] = Tokenizer(merges, context_length=20)
     package = tmp_path / "package"
     spec = type("Spec", (), {"submodule_search_locations": [str(package)]})
-    vocabularies["package"].save(package)
-    monkeypatch.setattr(pipeline, "find_spec", lambda name: spec if name == "open_clip" else None)
+    found["package"].save(package)
+    specs = {"open_clip": spec}
+    monkeypatch.setattr(vocabularies, "find_spec", specs.get)
     beside = tmp_path / "beside"
     for place, where in (("package", package), ("cache", nowhere), ("beside", beside)):
-        vocabularies[place].save(where)
-        assert pipeline.find_tokenizer(beside).vocab_size == vocabularies[place].vocab_size
+        found[place].save(where)
+        assert find_tokenizer(beside).vocab_size == found[place].vocab_size
 
 
 def test_no_vocabulary_anywhere_says_how_to_get_one(folder, nowhere):
@@ -101,7 +104,7 @@ def test_names_and_paths_that_do_not_exist(tmp_path):
 
 
 def test_backend_and_dtype(folder):
-    assert miniclip.load(folder).network.ops.name == pipeline.best_backend()
+    assert miniclip.load(folder).network.ops.name == backends.choose("auto")
     assert miniclip.load(folder, backend="numpy", dtype="float64").encode_text("a").dtype == "f8"
     with pytest.raises(ValueError, match="backend: got 'torch'"):
         miniclip.load(folder, backend="torch")
@@ -122,7 +125,7 @@ def test_preprocessing_travels_with_the_checkpoint(tmp_path):
 
 def test_a_wrong_picture_is_named_by_its_place_in_the_list(monkeypatch):
     """Also when the list is taken in chunks."""
-    monkeypatch.setattr(pipeline, "images_per_chunk", lambda config: 2)
+    monkeypatch.setattr("miniclip.pipeline.pipeline.images_per_chunk", lambda config: 2)
     good = np.zeros((40, 40, 3), np.uint8)
     with pytest.raises(ValueError, match=r"images\[3\]"):
         make_pipeline().encode_image([good, good, good, np.zeros((0, 4, 3), np.uint8)])
@@ -165,7 +168,7 @@ def test_the_table_gives_what_the_file_does_not_say(folder, monkeypatch, tmp_pat
     assert known.preprocessing["mean"] == (0.5, 0.5, 0.5)
     bare = tmp_path / "bare.safetensors"
     save_file(load_file(folder / "model.safetensors"), bare)
-    monkeypatch.setattr(pipeline.hub, "resolve", lambda *a: Resolved(bare, known, known.name))
+    monkeypatch.setattr(hub, "resolve", lambda *a: Resolved(bare, known, known.name))
     model = miniclip.load(known.name)
     assert model.config.vision.activation == known.activation == "gelu"
     assert model.transform.mean == (0.5, 0.5, 0.5)
@@ -177,7 +180,7 @@ def test_the_table_gives_what_the_file_does_not_say(folder, monkeypatch, tmp_pat
     config = {"model_cfg": model, "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1]}}
     (tmp_path / "open" / "open_clip_config.json").write_text(json.dumps(config))
     resolved = Resolved(tmp_path / "open", known, known.name)
-    monkeypatch.setattr(pipeline.hub, "resolve", lambda *a: resolved)
+    monkeypatch.setattr(hub, "resolve", lambda *a: resolved)
     model = miniclip.load(known.name)
     assert model.config.vision.activation == "quick_gelu"
     assert model.transform.mean == (0.1, 0.2, 0.3)

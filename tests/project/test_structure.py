@@ -109,6 +109,15 @@ def test_the_table_of_ops_and_backends_is_true(name):
         assert cell.startswith("own") == own, f"{op} on {name}: the table says {cell!r}"
 
 
+def test_the_pipeline_knows_no_backend_by_name():
+    """Which backends there are and what plans they have is said in backends/ alone."""
+    for path in sorted((PACKAGE / "pipeline").rglob("*.py")):
+        source = path.read_text(encoding="utf-8").lower()
+        assert "numba" not in source, path
+        assert "cupy" not in source, path
+        assert "engine" not in set(imports_of(path)), path
+
+
 def test_unknown_backend():
     with pytest.raises(ValueError, match="backend: got 'jax', expected one of numpy, numba, cupy"):
         backends.get("jax")
@@ -182,9 +191,7 @@ def test_the_design_page_shows_this_order():
 
 # Files that are longer than 400 lines, and why. Empty is best.
 LONG = {
-    "inputs/preprocess.py": "to be split: the recipe, and opening what was handed in",
     "tasks/probe.py": "to be split: the classifier, and the questions it is asked",
-    "pipeline.py": "to be split: loading, vocabularies, batching",
 }
 
 

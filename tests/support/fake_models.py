@@ -5,6 +5,7 @@ A picture's embedding is the sum of the vectors of the statements that the fake 
 
 import math
 import zlib
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -39,11 +40,12 @@ class Fake:
     def __init__(self, known, says, draw=draw_scene, text_vector=vector):
         self.scenes = {draw(scene).tobytes(): scene for scene in known}
         self.says, self.text_vector = says, text_vector
-        self.shown, self.sizes = [], []
+        self.shown = []
 
     def encode_image(self, images, normalize=False, progress=None):
         assert normalize
-        self.sizes.append(len(images))
+        assert not progress
+        assert isinstance(images, Iterator)  # pictures are drawn one by one, never all at once
         return unit(np.stack([self.embed(picture.tobytes()) for picture in images]))
 
     def embed(self, pixels):

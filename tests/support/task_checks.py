@@ -84,6 +84,7 @@ class Sees:
         self.see = see
 
     def encode_image(self, images, normalize=False, progress=None):
+        images = list(images)
         rows = np.zeros((len(images), 12))
         for row, picture in zip(rows, images, strict=True):
             pixels = np.asarray(picture, float)

@@ -13,7 +13,7 @@ from miniclip.checkpoints.shipped import DEFAULT, shipped_path
 from miniclip.inputs.bpe import train_merges
 from miniclip.inputs.tokenizer import Tokenizer
 from miniclip.models import CLIP
-from miniclip.pipeline import images_per_chunk, is_preprocessed, listed
+from miniclip.pipeline.batching import images_per_chunk, is_preprocessed
 from miniclip.tasks import templates, zero_shot
 from miniclip.tasks.zero_shot import build_prompts, encode_labels
 
@@ -140,8 +140,8 @@ def test_chunks_change_nothing(pictures, monkeypatch):
     """Batches are cut to the memory budget: a smaller one gives the same embeddings."""
     pipeline = make_pipeline("float64")
     whole = pipeline.encode_image(pictures), pipeline.encode_text(drawn.CAPTIONS)
-    monkeypatch.setattr("miniclip.pipeline.images_per_chunk", lambda config: 2)
-    monkeypatch.setattr("miniclip.pipeline.texts_per_chunk", lambda config: 5)
+    monkeypatch.setattr("miniclip.pipeline.pipeline.images_per_chunk", lambda config: 2)
+    monkeypatch.setattr("miniclip.pipeline.pipeline.texts_per_chunk", lambda config: 5)
     np.testing.assert_allclose(pipeline.encode_image(pictures), whole[0], atol=1e-12)
     np.testing.assert_allclose(
         pipeline.encode_image(pipeline.preprocess(pictures)), whole[0], atol=1e-12
@@ -150,7 +150,7 @@ def test_chunks_change_nothing(pictures, monkeypatch):
 
 
 def test_a_bar_is_shown_for_several_chunks(tiny, pictures, monkeypatch, capsys):
-    monkeypatch.setattr("miniclip.pipeline.images_per_chunk", lambda config: 2)
+    monkeypatch.setattr("miniclip.pipeline.pipeline.images_per_chunk", lambda config: 2)
     tiny.encode_image(pictures, progress=True)
     assert "5/5" in capsys.readouterr().err
     tiny.encode_image(pictures)  # no terminal here
@@ -276,12 +276,10 @@ def test_numba_answers_like_numpy(pictures):
     assert a.best == b.best
 
 
-def test_one_or_many():
-    assert len(listed("a.png")) == 1
-    assert len(listed(np.zeros((4, 8, 8, 3), np.uint8))) == 4
-    assert len(listed(np.zeros((8, 8, 3), np.uint8))) == 1
+def test_what_is_preprocessed():
     assert is_preprocessed(np.zeros((1, 3, 32, 32), np.float32), 32)
     assert not is_preprocessed(np.zeros((1, 3, 32, 32), np.uint8), 32)
+    assert not is_preprocessed(np.zeros((3, 32, 32), np.float32), 32)
 
 
 def test_saving_and_loading(trained, tmp_path, pictures):

@@ -30,6 +30,7 @@ except ImportError:  # sources.py can be read all the same; check_device says wh
     cupy = None
 
 name = "cupy"
+ENGINE = None
 
 
 def check_device() -> None:  # type: ignore[no-redef]

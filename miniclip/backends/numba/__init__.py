@@ -24,6 +24,7 @@ from miniclip.backends.numba.maps import *  # noqa: F403
 from miniclip.backends.numba.rows import *  # noqa: F403
 
 name = "numba"
+ENGINE = "miniclip.engine.plan"  # by its name: engines are built on backends
 
 
 def check_device() -> None:  # type: ignore[no-redef]
