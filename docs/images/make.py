@@ -12,14 +12,14 @@ from PIL import Image, ImageDraw, ImageFont
 import miniclip
 from miniclip.tasks.draw import draw_things
 from miniclip.world.captions import name_pair
-from miniclip.world.scenes import HELD_OUT, PAIRS, SEEN
+from miniclip.world.scenes import COLOUR_SHAPE_PAIRS, HELD_OUT, SEEN
 
 CELL, PICTURE, BAR = (236, 246), 128, 20
 
 
 def main():
     pairs = [*SEEN[::16], *HELD_OUT[::4]]
-    labels = [name_pair(*pair) for pair in PAIRS]
+    labels = [name_pair(*pair) for pair in COLOUR_SHAPE_PAIRS]
     with tempfile.TemporaryDirectory() as folder:
         files = draw_things([" ".join(pair) for pair in pairs], Path(folder))
         draw_page(files, miniclip.zero_shot(files, labels))

@@ -38,7 +38,7 @@ def asking(request: Callable[[], T], repository: str, revision: str | None = Non
     try:
         return request()
     except Exception as error:  # which kinds there are depends on the hub library's version
-        text = explain(error, repository, revision)
+        text = message_for(error, repository, revision)
         if is_missing(error):
             raise NoSuchRepository(text) from None
         raise (BrokenConnection if is_broken(error) else HubError)(text) from None
@@ -57,12 +57,12 @@ def is_missing(error: BaseException) -> bool:
     return isinstance(error, errors.RepositoryNotFoundError) and not gated
 
 
-def explain(error: BaseException, repository: str, revision: str | None = None) -> str:
+def message_for(error: BaseException, repository: str, revision: str | None = None) -> str:
     """What went wrong, and what can be done about it."""
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-        return explain(error.__cause__, repository, revision)  # not cached, and not to be had
+        return message_for(error.__cause__, repository, revision)  # not cached, and not to be had
     where, endpoint = at_revision(repository, revision), constants.ENDPOINT
     if isinstance(error, errors.GatedRepoError):
         return (
@@ -75,10 +75,10 @@ def explain(error: BaseException, repository: str, revision: str | None = None) 
         return f"{where}: the repository has no such branch, tag or commit"
     if isinstance(error, errors.OfflineModeIsEnabled):
         return not_cached(repository, revision)
-    return explain_disk(error, where) or explain_network(error, where, endpoint)
+    return disk_message(error, where) or network_message(error, where, endpoint)
 
 
-def explain_disk(error: BaseException, where: str) -> str | None:
+def disk_message(error: BaseException, where: str) -> str | None:
     """The same for a full or locked disk, None if it is neither."""
     code = getattr(error, "errno", None)
     if code in (errno.ENOSPC, errno.EDQUOT):
@@ -88,7 +88,7 @@ def explain_disk(error: BaseException, where: str) -> str | None:
     return None
 
 
-def explain_network(error: BaseException, where: str, endpoint: str) -> str:
+def network_message(error: BaseException, where: str, endpoint: str) -> str:
     """The same for answers of a server, and for none."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:

@@ -27,11 +27,11 @@ def run_verify(options: argparse.Namespace) -> int:
     from miniclip.tasks.verify import report, verify, weights_were_tested
 
     model = load(options.model, options.backend, activation=options.activation)
-    outcomes = verify(model, Path(options.pictures))
-    print(report(outcomes))
-    count = {s: sum(o.status == s for o in outcomes) for s in ("pass", "fail", "skip")}
+    verdicts = verify(model, Path(options.pictures))
+    print(report(verdicts))
+    count = {s: sum(o.status == s for o in verdicts) for s in ("pass", "fail", "skip")}
     print(f"{count['pass']} passed, {count['fail']} failed, {count['skip']} skipped")
-    if not weights_were_tested(outcomes):
+    if not weights_were_tested(verdicts):
         print("nothing is verified: no row that depends on the weights could be computed")
         return 1
     return 1 if count["fail"] else 0

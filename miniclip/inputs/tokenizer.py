@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from miniclip.inputs import bpe, vocabulary
 from miniclip.inputs.bpe import END, END_OF_WORD, START, Pair
-from miniclip.inputs.explanation import Explanation, Merge, WordSteps
+from miniclip.inputs.steps import Merge, TextSteps, WordSteps
 from miniclip.inputs.vocabulary import BPE_FILE, PathLike
 
 CACHED_WORDS = 1 << 16
@@ -199,16 +199,16 @@ class Tokenizer:
 
     # ---- every step ---------------------------------------------------------------------------
 
-    def explain(self, text: str) -> Explanation:
+    def steps(self, text: str) -> TextSteps:
         """Every step from the text to its ids, to be printed or shown in a notebook.
 
         Raises:
             TypeError, ValueError: see `bpe.clean_text`.
         """
-        words = tuple(map(self._explain_word, self.words(text)))
-        return Explanation(text, self.clean(text), words, self.context_length)
+        words = tuple(map(self._word_steps, self.words(text)))
+        return TextSteps(text, self.clean(text), words, self.context_length)
 
-    def _explain_word(self, word: str) -> WordSteps:
+    def _word_steps(self, word: str) -> WordSteps:
         ranks: list[int] = []
         pieces = tuple(self._pieces(word, ranks))
         symbols = pieces if word in (START, END) else tuple(bpe.word_symbols(word))

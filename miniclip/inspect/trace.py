@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from miniclip.inspect.compare import Comparison, compare
-from miniclip.inspect.statistics import Row, as_html, as_text, statistics
+from miniclip.inspect.statistics import TensorRow, as_html, as_text, statistics
 from miniclip.nn.module import Module
 from miniclip.ops.array import Array
 
@@ -134,7 +134,7 @@ class Trace(Mapping[str, Array]):
         """The array under a name as a NumPy array."""
         return np.asarray(self.ops.to_numpy(self[name]))
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[TensorRow]:
         """Name, shape, dtype and statistics of every array, in order."""
         return [statistics(name, self.host(name)) for name in self.arrays]
 

@@ -28,9 +28,9 @@ from miniclip.tasks.evaluation_result import ALL, Evaluation, Score
 from miniclip.world.captions import LANGUAGES, NUMBERS, name_count, name_pair, name_relation
 from miniclip.world.drawing import draw_scene
 from miniclip.world.scenes import (
+    COLOUR_SHAPE_PAIRS,
     COLOURS,
     HELD_OUT,
-    PAIRS,
     RELATIONS,
     SEEN,
     SHAPES,
@@ -209,15 +209,15 @@ def embed_scenes(
 
 
 def embed_pairs(pipeline: Pipeline, language: str = "en") -> Array:
-    """Text embeddings of the names of all PAIRS, of unit length, (120, E)."""
-    names = [name_pair(*pair, language) for pair in PAIRS]
+    """Text embeddings of the names of all COLOUR_SHAPE_PAIRS, of unit length, (120, E)."""
+    names = [name_pair(*pair, language) for pair in COLOUR_SHAPE_PAIRS]
     return pipeline.encode_text(names, normalize=True, progress=False)
 
 
 def answer_pairs(images: Array, names: Array) -> list[tuple[str, str]]:
     """(N, E) and (120, E) -> for each picture the pair that fits best, ("", "") at a tie."""
     chosen = choose(images @ names.T)  # (N,)
-    return [("", "") if i == NO_ANSWER else PAIRS[i] for i in chosen]
+    return [("", "") if i == NO_ANSWER else COLOUR_SHAPE_PAIRS[i] for i in chosen]
 
 
 def ask(pipeline: Pipeline, images: Array, statements: Sequence[Sequence[str]]) -> Array:

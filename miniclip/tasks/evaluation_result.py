@@ -9,10 +9,10 @@ from typing import Any
 
 from miniclip.tables import markdown_table, text_table
 from miniclip.world.captions import NUMBERS
-from miniclip.world.scenes import COLOURS, PAIRS, RELATIONS, SHAPES
+from miniclip.world.scenes import COLOUR_SHAPE_PAIRS, COLOURS, RELATIONS, SHAPES
 
 CHANCE = {
-    "pair": 1 / len(PAIRS),
+    "pair": 1 / len(COLOUR_SHAPE_PAIRS),
     "colour": 1 / len(COLOURS),
     "shape": 1 / len(SHAPES),
     "count": 1 / len(NUMBERS),

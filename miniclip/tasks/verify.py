@@ -21,7 +21,7 @@ CAT = [49406, 320, 1125, 539, 320, 2368, 49407]  # "a photo of a cat" with start
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownAnswer:
     """One known answer. compute: pipeline, picture -> numbers. picture: (file name, where)."""
 
     model: str
@@ -35,10 +35,10 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Verdict:
     """What became of one known answer: "pass", "fail" or "skip", and why."""
 
-    known: Known
+    known: KnownAnswer
     status: str
     got: Array | None = None
     note: str = ""
@@ -101,7 +101,7 @@ def logits(texts: list[str], order: str = "openai") -> Callable[[Pipeline, Path 
 # logits of JPEG pictures also depend on the decoder.
 BUMBLEBEE = "tests of elixir-nx/bumblebee"
 KNOWN = [
-    Known(
+    KnownAnswer(
         "ViT-B/32",
         "pixels all 0.5: patches before ln_post",
         patches,
@@ -109,7 +109,7 @@ KNOWN = [
         2e-4,
         BUMBLEBEE,
     ),
-    Known(
+    KnownAnswer(
         "ViT-B/32",
         "pixels all 0.5: class token after ln_post",
         class_token,
@@ -117,7 +117,7 @@ KNOWN = [
         2e-4,
         BUMBLEBEE,
     ),
-    Known(
+    KnownAnswer(
         "ViT-B/32",
         "ids of 'a photo of a cat': words after ln_final",
         words,
@@ -125,7 +125,7 @@ KNOWN = [
         2e-4,
         BUMBLEBEE,
     ),
-    Known(
+    KnownAnswer(
         "ViT-B/32",
         "ids of 'a photo of a cat': end token after ln_final",
         end_token,
@@ -134,10 +134,12 @@ KNOWN = [
         BUMBLEBEE,
     ),
     *(
-        Known(name, "tokenizer: 'a photo of a cat'", cat_ids, CAT, 0, "openai/CLIP", weights=False)
+        KnownAnswer(
+            name, "tokenizer: 'a photo of a cat'", cat_ids, CAT, 0, "openai/CLIP", weights=False
+        )
         for name in OPENAI_CONFIGS
     ),
-    Known(
+    KnownAnswer(
         "ViT-B/32",
         "CLIP.png with 'a diagram', 'a dog', 'a cat': logits",
         logits(["a diagram", "a dog", "a cat"]),
@@ -146,7 +148,7 @@ KNOWN = [
         "README of openai/CLIP",
         ("CLIP.png", "github.com/openai/CLIP, top folder"),
     ),
-    Known(
+    KnownAnswer(
         "ViT-B/32",
         "two cats with 'a photo of a cat', 'a photo of a dog': logits",
         logits(["a photo of a cat", "a photo of a dog"], "hf"),
@@ -155,7 +157,7 @@ KNOWN = [
         "tests of transformers",
         ("000000039769.jpg", "images.cocodataset.org/val2017"),
     ),
-    Known(
+    KnownAnswer(
         "RN50",
         "Kafka with 'a photo of a man', 'a photo of a woman': logits",
         logits(["a photo of a man", "a photo of a woman"]),
@@ -185,7 +187,9 @@ def original_name(config: CLIPConfig) -> str | None:
     return next((n for n, c in OPENAI_CONFIGS.items() if same_sizes(c, config)), None)
 
 
-def verify(pipeline: Pipeline, folder: Path, known: Sequence[Known] | None = None) -> list[Outcome]:
+def verify(
+    pipeline: Pipeline, folder: Path, known: Sequence[KnownAnswer] | None = None
+) -> list[Verdict]:
     """Compute every known answer for a model of this size; pictures are looked for in `folder`.
 
     Raises ValueError for a model of whose weights no answer is known.
@@ -202,41 +206,41 @@ def verify(pipeline: Pipeline, folder: Path, known: Sequence[Known] | None = Non
     return [run(row, pipeline, folder) for row in rows]
 
 
-def run(known: Known, pipeline: Pipeline, folder: Path) -> Outcome:
+def run(known: KnownAnswer, pipeline: Pipeline, folder: Path) -> Verdict:
     """Compute one known answer and compare."""
     picture = None
     if known.picture is not None:
         file, where = known.picture
         picture = folder / file
         if not picture.is_file():
-            return Outcome(known, "skip", note=f"needs {picture} (from {where})")
+            return Verdict(known, "skip", note=f"needs {picture} (from {where})")
     try:
         got = np.asarray(known.compute(pipeline, picture))
     except VocabularyError as error:
-        return Outcome(known, "skip", note=str(error))
+        return Verdict(known, "skip", note=str(error))
     except ValueError as error:
-        return Outcome(known, "fail", note=str(error))
+        return Verdict(known, "fail", note=str(error))
     expected = np.asarray(known.expected)
     gap = float(np.abs(got - expected).max()) if got.shape == expected.shape else float("inf")
     status = "pass" if gap <= known.tolerance else "fail"
-    return Outcome(known, status, got, f"largest difference {gap:.2g}, allowed {known.tolerance}")
+    return Verdict(known, status, got, f"largest difference {gap:.2g}, allowed {known.tolerance}")
 
 
-def weights_were_tested(outcomes: list[Outcome]) -> bool:
+def weights_were_tested(verdicts: list[Verdict]) -> bool:
     """Whether a row that depends on the weights could be computed."""
-    return any(o.known.weights and o.status != "skip" for o in outcomes)
+    return any(o.known.weights and o.status != "skip" for o in verdicts)
 
 
-def report(outcomes: list[Outcome]) -> str:
+def report(verdicts: list[Verdict]) -> str:
     """Row by row: expected against got."""
     lines = []
-    for outcome in outcomes:
-        known = outcome.known
-        lines.append(f"{outcome.status.upper():4}  {known.title}  [{known.source}]")
-        if outcome.got is not None:
+    for verdict in verdicts:
+        known = verdict.known
+        lines.append(f"{verdict.status.upper():4}  {known.title}  [{known.source}]")
+        if verdict.got is not None:
             lines.append(f"      expected {numbers(known.expected)}")
-            lines.append(f"      got      {numbers(outcome.got)}")
-        lines.append(f"      {outcome.note}")
+            lines.append(f"      got      {numbers(verdict.got)}")
+        lines.append(f"      {verdict.note}")
     return "\n".join(lines)
 
 

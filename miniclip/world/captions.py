@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from miniclip.world.scenes import PAIRS, SHAPES, Scene, Thing, is_held_out, relation_of
+from miniclip.world.scenes import COLOUR_SHAPE_PAIRS, SHAPES, Scene, Thing, is_held_out, relation_of
 
 LANGUAGES = ("en", "zh")
 CHINESE_SHARE = 0.35  # of the captions of training
@@ -179,7 +179,7 @@ def _any(choices: tuple[str, ...], rng: np.random.Generator) -> str:
 
 def named_pairs(text: str) -> Iterator[tuple[str, str]]:
     """The pairs whose colour stands right before their shape in an English or Chinese text."""
-    for colour, shape in PAIRS:
+    for colour, shape in COLOUR_SHAPE_PAIRS:
         english = (f"{colour} {shape}", f"{shape} is {colour}", f"{shape} that is {colour}")
         zh_colour, zh_shape = ZH_COLOURS[colour], ZH_SHAPES[shape]
         chinese = (f"{zh_colour}的{zh_shape}", f"{zh_colour}{zh_shape}", f"{zh_shape}是{zh_colour}")

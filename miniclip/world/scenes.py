@@ -53,7 +53,9 @@ RELATIONS = ("above", "below", "left", "right")
 
 T = TypeVar("T")
 Pair = tuple[str, str]  # (colour, shape)
-PAIRS: tuple[Pair, ...] = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
+COLOUR_SHAPE_PAIRS: tuple[Pair, ...] = tuple(
+    (colour, shape) for colour in COLOURS for shape in SHAPES
+)
 
 
 def is_held_out(colour: str, shape: str) -> bool:
@@ -61,8 +63,8 @@ def is_held_out(colour: str, shape: str) -> bool:
     return (list(COLOURS).index(colour) + 2 * SHAPES.index(shape)) % 5 == 0
 
 
-HELD_OUT = tuple(pair for pair in PAIRS if is_held_out(*pair))  # 24 of 120
-SEEN = tuple(pair for pair in PAIRS if not is_held_out(*pair))
+HELD_OUT = tuple(pair for pair in COLOUR_SHAPE_PAIRS if is_held_out(*pair))  # 24 of 120
+SEEN = tuple(pair for pair in COLOUR_SHAPE_PAIRS if not is_held_out(*pair))
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class World:
     textures: tuple[str, ...] = TEXTURES
 
     def __post_init__(self) -> None:
-        if not self.pairs or not set(self.pairs) <= set(PAIRS):
+        if not self.pairs or not set(self.pairs) <= set(COLOUR_SHAPE_PAIRS):
             raise ValueError(f"pairs: got {self.pairs!r}, expected pairs (colour, shape)")
         if len(self.mix) != len(KINDS) or min(self.mix) < 0 or abs(sum(self.mix) - 1) > 1e-9:
             raise ValueError(f"mix: got {self.mix}, expected shares of {KINDS} that sum to 1")
@@ -150,7 +152,7 @@ class World:
 TRAINING_WORLD = World()
 
 
-def single_world(pairs: tuple[Pair, ...] = PAIRS, **changes: object) -> World:
+def single_world(pairs: tuple[Pair, ...] = COLOUR_SHAPE_PAIRS, **changes: object) -> World:
     """Scenes of a single thing, for zero-shot tests."""
     return World(pairs=pairs, mix=(1.0, 0.0, 0.0, 0.0), **changes)  # type: ignore[arg-type]
 

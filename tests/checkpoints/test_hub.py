@@ -24,7 +24,7 @@ import pytest
 from safetensors.numpy import save, save_file
 
 from miniclip.checkpoints import hub, known
-from miniclip.checkpoints.hub_errors import explain
+from miniclip.checkpoints.hub_errors import message_for
 from miniclip.models import OPENAI_CONFIGS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -466,8 +466,8 @@ def test_a_full_disk_and_others():
         (TimeoutError("slow"), "the download failed (slow)"),
         (OSError("Consistency check failed: file should be of size 3. Retry"), "connection broke"),
     ):
-        assert told in explain(error, "a/b")
-        assert explain(error, "a/b").startswith("a/b: ")
+        assert told in message_for(error, "a/b")
+        assert message_for(error, "a/b").startswith("a/b: ")
 
 
 # ---------------------------------------------------------------- names and paths

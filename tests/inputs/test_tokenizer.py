@@ -25,10 +25,10 @@ from tokenizer_checks import (
     TRICKY,
     VOCABULARY,
     check_back,
-    check_explanation,
     check_files,
     check_like_the_original,
     check_rows,
+    check_steps,
     check_training,
     joined,
     original,
@@ -107,7 +107,7 @@ def test_the_real_vocabulary():
 def test_tricky_texts(text):
     check_like_the_original(real(), original(), text)
     check_back(real(), text)
-    check_explanation(real(), text)
+    check_steps(real(), text)
 
 
 @often
@@ -133,8 +133,8 @@ def test_decode_gives_the_cleaned_text_back(text):
 
 
 @given(texts)
-def test_explain_shows_what_encode_does(text):
-    check_explanation(real(), text)
+def test_steps_show_what_encode_does(text):
+    check_steps(real(), text)
 
 
 symbols = st.text("abc", min_size=1, max_size=3)
@@ -166,7 +166,7 @@ def test_long_words(alphabet):
     ids = real().encode(word)
     assert time.perf_counter() - start < 20  # the plain way: minutes
     assert real().decode(ids).replace(" ", "") == word
-    assert len(repr(real().explain(word[:20_000]))) < 400_000
+    assert len(repr(real().steps(word[:20_000]))) < 400_000
 
 
 def test_lone_surrogates_become_the_replacement_character():
@@ -453,7 +453,7 @@ def test_a_missing_file_and_a_wrong_hash(tmp_path):
         (lambda t: t("a", context_length=1), ValueError, "context_length: got 1, expected an"),
         (lambda t: t("a", context_length="7"), TypeError, "context_length: got str, expected"),
         (lambda t: t.encode(None), TypeError, "text: got NoneType, expected a string"),
-        (lambda t: t.explain(3), TypeError, "text: got int, expected a string"),
+        (lambda t: t.steps(3), TypeError, "text: got int, expected a string"),
         (lambda t: t.clean(b""), TypeError, "text: got bytes, expected a string"),
         (lambda t: t.decode([560]), ValueError, "ids: got 560, expected the ids of tokens, 0 to"),
         (lambda t: t.decode([-1]), ValueError, "ids: got -1, expected the ids of tokens, 0 to 559"),
@@ -560,11 +560,11 @@ def test_ftfy_and_regex_load_when_first_used():
     assert run.stdout.strip() == "[]"
 
 
-# ------------------------------------------------------------------------------ explanations
+# ------------------------------------------------------------------------------ steps
 
 
-def test_an_explanation_can_be_read():
-    shown = repr(real().explain("A  photo&amp;#33; é\x85"))
+def test_steps_can_be_read():
+    shown = repr(real().steps("A  photo&amp;#33; é\x85"))
     for line in (
         "text     'A  photo&amp;#33; é\\x85'",
         "cleaned  'a photo! é…'",
@@ -579,17 +579,17 @@ def test_an_explanation_can_be_read():
         assert line in shown.splitlines()
 
 
-def test_an_explanation_in_a_notebook_is_escaped():
-    html = real().explain("<script>alert(1)</script>")._repr_html_()
+def test_steps_in_a_notebook_are_escaped():
+    html = real().steps("<script>alert(1)</script>")._repr_html_()
     assert "<script>" not in html
     assert "&lt;script" in html
     assert html.count("<tr>") == html.count("</tr>") > 20
 
 
-def test_special_tokens_in_an_explanation():
-    (word,) = real().explain(END).words
+def test_steps_of_special_tokens():
+    (word,) = real().steps(END).words
     assert (word.merges, word.pieces, word.ids) == ((), (END,), (49407,))
-    assert repr(real().explain(""))
+    assert repr(real().steps(""))
 
 
 # ------------------------------------------------------------------------------- the trainer

@@ -1,5 +1,6 @@
 """Checks of the door that pictures come in through, and of chunks: for tests and planted bugs."""
 
+import numpy as np
 import pytest
 from PIL import Image
 

@@ -134,9 +134,9 @@ def check_back(ours, text):
     assert "".join(words).replace("\u0345", "") == re.sub(r"\s|\u0345", "", ours.clean(text))
 
 
-def check_explanation(ours, text):
+def check_steps(ours, text):
     """Every step follows from the one before, and the last one is what encode gives."""
-    steps = ours.explain(text)
+    steps = ours.steps(text)
     assert (steps.text, steps.cleaned, steps.ids) == (text, ours.clean(text), ours.encode(text))
     assert [word.word for word in steps.words] == ours.words(text)
     for word in steps.words:
@@ -218,7 +218,7 @@ def check_tokenizer(package, folder):
     for text in TRICKY:
         check_like_the_original(ours, theirs, text)
         check_back(ours, text)
-        check_explanation(ours, text)
+        check_steps(ours, text)
     for context in (2, 7, 77):
         check_rows(ours, theirs, TRICKY, context)
     for min_count in (1, 2, 3):

@@ -350,4 +350,4 @@ def check_held_out():
         text = captions.caption(scene, np.random.default_rng(number))
         assert not captions.names_held_out(text), text
     assert drawn == set(scenes.SEEN)
-    assert len(scenes.HELD_OUT) * 5 == len(scenes.PAIRS)
+    assert len(scenes.HELD_OUT) * 5 == len(scenes.COLOUR_SHAPE_PAIRS)

@@ -11,9 +11,9 @@ from miniclip.check import Bug, planted, unchanged
 EVALUATE, PROBE, ROBUSTNESS = "tasks.evaluate", "tasks.probe", "tasks.robustness"
 
 BUGS = [
-    Bug("names in another order than the pairs", "evaluate", EVALUATE, "for pair in PAIRS]", "for pair in PAIRS[::-1]]"),
+    Bug("names in another order than the pairs", "evaluate", EVALUATE, "for pair in COLOUR_SHAPE_PAIRS]", "for pair in COLOUR_SHAPE_PAIRS[::-1]]"),
     Bug("held-out pairs are seen ones", "evaluate", EVALUATE, "single_world(HELD_OUT)", "single_world(SEEN)"),
-    Bug("seen pairs are any pairs", "evaluate", EVALUATE, "single_world(SEEN)", "single_world(PAIRS)"),
+    Bug("seen pairs are any pairs", "evaluate", EVALUATE, "single_world(SEEN)", "single_world(COLOUR_SHAPE_PAIRS)"),
     Bug("the worst fits best", "evaluate", EVALUATE, "cosine.max(axis=1", "cosine.min(axis=1"),
     Bug("one is counted as two", "evaluate", EVALUATE, "numbers.index(len(scene.things)) for", "len(scene.things) for"),
     Bug("seen from the other thing", "evaluate", EVALUATE, "relation_of(*scene.things)", "relation_of(*scene.things[::-1])"),

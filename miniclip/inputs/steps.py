@@ -1,4 +1,4 @@
-"""What `Tokenizer.explain` returns: every step from a text to its ids, to be read."""
+"""What `Tokenizer.steps` returns: every step from a text to its ids, to be read."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class WordSteps:
 
 
 @dataclass(frozen=True, repr=False)
-class Explanation:
+class TextSteps:
     """Every step from a text to its ids. Prints as text, shows in a notebook as a table."""
 
     text: str
