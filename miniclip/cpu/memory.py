@@ -9,7 +9,6 @@ keep what was freed, the C library gives the same pages out again.
 This holds for the whole process, so importing or running a model does not do it: the training loop
 does, whose process has little else to do, only where glibc is the C library, and only if the user
 has not told malloc otherwise in the environment. A loop of your own may call `keep_freed_memory`.
-`release` gives back what is free now.
 """
 
 from __future__ import annotations
@@ -43,11 +42,3 @@ def chosen_by_user() -> bool:
         or "glibc.malloc" in tunables
         or any(os.environ.get(name) for name in names)
     )
-
-
-def release() -> None:
-    """Give free memory back to the operating system now."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError, TypeError):
-        return

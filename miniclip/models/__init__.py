@@ -8,7 +8,6 @@ from miniclip.models.config import (
     VisionConfig,
     get_config,
     infer_config,
-    with_vision,
 )
 from miniclip.models.init import initialize
 from miniclip.models.resnet import ModifiedResNet
@@ -27,5 +26,4 @@ __all__ = [
     "get_config",
     "infer_config",
     "initialize",
-    "with_vision",
 ]

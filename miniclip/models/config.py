@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from miniclip.nn.layers import ACTIVATIONS
@@ -328,10 +328,3 @@ def square_root(key: str, n: int) -> int:
 def count_blocks(shapes: Shapes, prefix: str) -> int:
     """How many numbered blocks stand under a prefix."""
     return len({key[len(prefix) :].split(".")[0] for key in shapes if key.startswith(prefix)})
-
-
-def with_vision(config: CLIPConfig, **changes: Any) -> CLIPConfig:
-    """The configuration with changed fields of its image tower: `with_vision(c, stride=16)`."""
-    if config.vision is None:
-        raise ValueError("config: this model has no image tower")
-    return replace(config, vision=replace(config.vision, **changes))

@@ -6,11 +6,9 @@ a thing, its size or the background: what a model knows about these it has learn
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from miniclip.world.scenes import COLOUR_SHAPE_PAIRS, SHAPES, Scene, Thing, is_held_out, relation_of
+from miniclip.world.scenes import SHAPES, Scene, Thing, relation_of
 
 LANGUAGES = ("en", "zh")
 CHINESE_SHARE = 0.35  # of the captions of training
@@ -172,21 +170,3 @@ def list_things(things: tuple[Thing, ...], rng: np.random.Generator, language: s
 
 def _any(choices: tuple[str, ...], rng: np.random.Generator) -> str:
     return choices[int(rng.integers(len(choices)))]
-
-
-# ------------------------------------------------------------------------ checks
-
-
-def named_pairs(text: str) -> Iterator[tuple[str, str]]:
-    """The pairs whose colour stands right before their shape in an English or Chinese text."""
-    for colour, shape in COLOUR_SHAPE_PAIRS:
-        english = (f"{colour} {shape}", f"{shape} is {colour}", f"{shape} that is {colour}")
-        zh_colour, zh_shape = ZH_COLOURS[colour], ZH_SHAPES[shape]
-        chinese = (f"{zh_colour}的{zh_shape}", f"{zh_colour}{zh_shape}", f"{zh_shape}是{zh_colour}")
-        if any(name in text for name in (*english, *chinese)):
-            yield colour, shape
-
-
-def names_held_out(text: str) -> bool:
-    """Whether a caption names a pair that training must not name."""
-    return any(is_held_out(colour, shape) for colour, shape in named_pairs(text))

@@ -125,9 +125,8 @@ def draw_flat(canvas: Image, thing: Thing, rng: np.random.Generator) -> None:
 
 def box_around(thing: Thing, width: int) -> tuple[int, int, int]:
     """Left, top and side of the square that holds a thing, in pixels of the drawing."""
-    left = math.floor((thing.x - thing.radius) * width)
-    top = math.floor((thing.y - thing.radius) * width)
-    return left, top, math.ceil(2 * thing.radius * width) + 2
+    left, top, _, _ = thing.box(width)
+    return math.floor(left), math.floor(top), math.ceil(2 * thing.radius * width) + 2
 
 
 def draw_line(canvas: Image, corners: list[tuple[float, float]], shade: Colour, width: int) -> None:

@@ -87,7 +87,10 @@ class Thing:
         return self.colour, self.shape
 
     def box(self, size: int) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom in pixels of a picture size x size."""
+        """Left, top, right, bottom in pixels of a picture size x size: a square around the thing.
+
+        No shape reaches out of it, whatever its angle; slender ones leave a part of it empty.
+        """
         left, top = self.x - self.radius, self.y - self.radius
         right, bottom = self.x + self.radius, self.y + self.radius
         return left * size, top * size, right * size, bottom * size

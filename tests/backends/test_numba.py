@@ -179,7 +179,6 @@ def test_what_the_user_told_malloc_stands(name, value, told, monkeypatch):
     assert memory.chosen_by_user() == (told or sys.platform != "linux")
     if told:
         assert not memory.keep_freed_memory()
-    memory.release()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_files import VIT, folder, original, original_file, pack, state_of, tensor
+from model_checks import with_vision
 from safetensors.torch import save_file
 
 from miniclip.checkpoints import (
@@ -25,7 +26,7 @@ from miniclip.checkpoints import (
     reader,
     save_checkpoint,
 )
-from miniclip.models import CLIP, with_vision
+from miniclip.models import CLIP
 
 
 def test_pickles_are_refused_by_their_names(tmp_path):

@@ -20,6 +20,7 @@ from checkpoint_files import (
     state_of,
     transformers_folder,
 )
+from model_checks import with_vision
 from original import load_into_original, original_clip
 from safetensors.torch import load_file, save_file
 
@@ -33,7 +34,7 @@ from miniclip.checkpoints import (
     to_hf,
 )
 from miniclip.checkpoints.tensor_shapes import tensor_shapes
-from miniclip.models import CLIP, OPENAI_CONFIGS, with_vision
+from miniclip.models import CLIP, OPENAI_CONFIGS
 
 ODD = with_vision(VIT, stride=4, heads=4, eps=1e-6, mlp_width=96, activation="gelu_tanh")
 ODD = replace(ODD, text=replace(ODD.text, end_id=2, activation="gelu", heads=2))

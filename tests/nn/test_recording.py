@@ -8,12 +8,19 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from model_checks import RESNET, VIT, check_both_outputs, check_two_passes, inputs_for
+from model_checks import (
+    RESNET,
+    VIT,
+    check_both_outputs,
+    check_two_passes,
+    inputs_for,
+    with_vision,
+)
 from original import living_state
 
 import miniclip
 from miniclip import backends
-from miniclip.models import CLIP, with_vision
+from miniclip.models import CLIP
 from miniclip.nn import Linear, Module
 
 

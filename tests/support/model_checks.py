@@ -15,6 +15,13 @@ from miniclip.models import CLIPConfig, TextConfig, VisionConfig
 TEXT = TextConfig(context_length=9, vocab_size=50, width=64, heads=1, layers=2)
 VIT = CLIPConfig(24, VisionConfig(32, 3, 128, 2, patch_size=8), TEXT)
 RESNET = CLIPConfig(24, VisionConfig(64, (1, 2, 1, 1), 8, 4), TEXT)
+
+
+def with_vision(config, **changes):
+    """The configuration with changed fields of its image tower: `with_vision(VIT, stride=4)`."""
+    return replace(config, vision=replace(config.vision, **changes))
+
+
 CONFIGS = {"vit": VIT, "resnet": RESNET}
 TOLERANCE = 1e-9
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from held_out import names_held_out
 
 import miniclip
 from miniclip.checkpoints import hub
 from miniclip.checkpoints.shipped import DEFAULT, NAMES, shipped_path
 from miniclip.tasks.evaluate import evaluate
 from miniclip.tasks.train import read_settings
-from miniclip.world.captions import names_held_out
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from held_out import names_held_out
 
 import miniclip
 from miniclip import cli
@@ -13,7 +14,6 @@ from miniclip.tasks.train import PRESETS, read_settings, scene_data, scene_words
 from miniclip.training.loop import STATE
 from miniclip.training.report import LOG, PLOT, read_log
 from miniclip.training.state import StateError
-from miniclip.world.captions import names_held_out
 
 TINY = """
 vocabulary = 560
