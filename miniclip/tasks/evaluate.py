@@ -200,9 +200,7 @@ def make_scenes(world: World, count: int, seed: int) -> list[Scene]:
 
 
 def embed_scenes(
-    pipeline: Pipeline,
-    scenes: Sequence[Scene],
-    draw: Callable[[Scene], Image] = draw_scene,
+    pipeline: Pipeline, scenes: Sequence[Scene], draw: Callable[[Scene], Image] = draw_scene
 ) -> Array:
     """Image embeddings of unit length, (N, E). A picture is drawn when its turn comes."""
     return pipeline.encode_image(map(draw, scenes), normalize=True, progress=False)

@@ -10,6 +10,9 @@ from pipelines import scene_pipeline
 from task_checks import Sees, check_probe_report, quick, table
 
 from miniclip.check import function_gradients
+from miniclip.tasks import linear_probe
+from miniclip.tasks.lbfgs import minimise
+from miniclip.tasks.linear_probe import LinearProbe
 from miniclip.world.drawing import draw_scene
 from miniclip.world.scenes import BACKGROUNDS, TRAINING_WORLD, Scene, Thing
 
@@ -36,7 +39,7 @@ def test_the_gradient_is_that_of_the_loss():
     x, targets = rng.standard_normal((11, 4)), rng.integers(0, 3, 11)
 
     def at(point):
-        return module.loss_and_gradient(point, x=x, targets=targets, classes=3, l2=0.3)
+        return linear_probe.loss_and_gradient(point, x=x, targets=targets, classes=3, l2=0.3)
 
     result = function_gradients(
         lambda point: at(point)[0], lambda dy, point: dy * at(point)[1], rng.standard_normal(5 * 3)
@@ -74,11 +77,11 @@ def best_by_torch(x, labels, classes, l2):
 def test_it_is_the_optimum_that_torch_finds(shape, l2):
     """The same loss within 1e-8, also with more features than examples."""
     x, labels = blobs(*shape, apart=0.5)
-    probe = module.LinearProbe.fit(x, labels, l2)
+    probe = LinearProbe(l2).fit(x, labels)
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     standard = torch.tensor((x - mean) / deviation)
-    weight = torch.tensor(probe.weight * deviation[:, None])  # for standardised features
-    bias = torch.tensor(probe.bias + mean @ probe.weight)
+    weight = torch.tensor(probe.weight_ * deviation[:, None])  # for standardised features
+    bias = torch.tensor(probe.bias_ + mean @ probe.weight_)
     ours = float(loss_by_torch(standard, torch.tensor(labels), weight, bias, l2))
     assert ours == pytest.approx(best_by_torch(standard, torch.tensor(labels), shape[2], l2),
                                  abs=1e-8)  # fmt: skip
@@ -96,55 +99,82 @@ def test_a_convex_function_is_minimised():
         calls.append(x)
         return float(0.5 * x @ hessian @ x - pull @ x), hessian @ x - pull
 
-    found = module.minimise(quadratic, np.zeros(30), tolerance=1e-9)
+    found = minimise(quadratic, np.zeros(30), tolerance=1e-9)
     np.testing.assert_allclose(found, np.linalg.solve(hessian, pull), rtol=1e-5)
     assert len(calls) < 500  # gradient descent needs some ten thousand
     calls.clear()
-    module.minimise(quadratic, np.zeros(30), steps=3)
+    minimise(quadratic, np.zeros(30), steps=3)
     assert len(calls) < 20
-    stays = module.minimise(quadratic, found, tolerance=1e-6)
+    stays = minimise(quadratic, found, tolerance=1e-6)
     np.testing.assert_array_equal(stays, found)
 
 
 def test_few_rows_are_short_and_nothing_is_lost():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6, 40))
-    short, axes = module.shortened(x)
+    short, axes = linear_probe.shortened(x)
     assert short.shape == (6, 6)
     np.testing.assert_allclose(short @ axes.T, x, atol=1e-12)
     np.testing.assert_allclose(axes.T @ axes, np.eye(6), atol=1e-12)
     # the same probe as without it
     targets = np.arange(6) % 2
-    small, bias = module.solve(short, targets, 2, 0.1)
-    weight, same = module.solve(x, targets, 2, 0.1)
+    small, bias = linear_probe.solve(short, targets, 2, 0.1)
+    weight, same = linear_probe.solve(x, targets, 2, 0.1)
     np.testing.assert_allclose(axes @ small, weight, atol=1e-5)
     np.testing.assert_allclose(bias, same, atol=1e-5)
 
 
 def test_scale_and_middle_of_features_do_not_count():
     x, labels = blobs(60, 5, 3)
-    plain = module.LinearProbe.fit(x, labels, 0.1)
-    moved = module.LinearProbe.fit(1000 * x - 7, labels, 0.1)
-    np.testing.assert_allclose(moved.decide(1000 * x - 7), plain.decide(x), atol=1e-4)
+    plain = LinearProbe(0.1).fit(x, labels)
+    moved = LinearProbe(0.1).fit(1000 * x - 7, labels)
+    np.testing.assert_allclose(
+        moved.decision_function(1000 * x - 7), plain.decision_function(x), atol=1e-4
+    )
     # a column that never changes in training has no say later
     constant = np.concatenate([x, np.full((60, 1), 0.1)], axis=1)
     later = np.concatenate([x, np.full((60, 1), 1e6)], axis=1)
-    probe = module.LinearProbe.fit(constant, labels, 0.1)
-    np.testing.assert_allclose(probe.decide(later), plain.decide(x), atol=1e-4)
+    probe = LinearProbe(0.1).fit(constant, labels)
+    np.testing.assert_allclose(
+        probe.decision_function(later), plain.decision_function(x), atol=1e-4
+    )
 
 
 def test_labels_come_back_as_they_were():
     x, labels = blobs(60, 5, 3, apart=4.0)
     names = np.array(["red", "blue", "green"])[labels]
-    probe = module.LinearProbe.fit(x, names)
+    probe = LinearProbe().fit(x, names)
     fresh, fresh_labels = blobs(60, 5, 3, seed=1, apart=4.0)
     assert list(probe.predict(fresh)) == list(np.array(["red", "blue", "green"])[fresh_labels])
     assert probe.score(fresh, np.array(["red", "blue", "green"])[fresh_labels]) == 1
     assert probe.score(fresh, np.array(["blue", "green", "red"])[fresh_labels]) == 0
-    odd = module.LinearProbe.fit(x, labels * 10 - 5)
+    odd = LinearProbe().fit(x, labels * 10 - 5)
     assert set(odd.predict(fresh)) == {-5, 5, 15}
-    again = module.LinearProbe.fit(x.copy(), names.copy())
-    np.testing.assert_array_equal(again.weight, probe.weight)
+    again = LinearProbe().fit(x.copy(), names.copy())
+    np.testing.assert_array_equal(again.weight_, probe.weight_)
+
+
+def test_an_estimator_as_in_scikit_learn():
+    """fit returns the probe, what it learned ends in _, and fitting again forgets the old."""
+    x, labels = blobs(60, 5, 3, apart=4.0)
+    names = np.array(["red", "blue", "green"])[labels]
+    probe = LinearProbe(0.1)
+    assert set(vars(probe)) == {"l2"}  # nothing is learned by being made
+    for call in (probe.predict, probe.decision_function, lambda x: probe.score(x, labels)):
+        with pytest.raises(ValueError, match=r"LinearProbe: nothing is learned yet, expected fit"):
+            call(x)
+    assert probe.fit(x, names) is probe
+    assert {name for name in vars(probe) if name != "l2"} == {"weight_", "bias_", "classes_"}
+    assert list(probe.classes_) == ["blue", "green", "red"]
+    assert (probe.weight_.shape, probe.bias_.shape) == ((5, 3), (3,))
+    scores = probe.decision_function(x)
+    np.testing.assert_array_equal(probe.predict(x), probe.classes_[scores.argmax(axis=1)])
+    two, which = blobs(40, 4, 2)
+    probe.fit(two, which)
+    fresh = LinearProbe(0.1).fit(two, which)
+    np.testing.assert_array_equal(probe.weight_, fresh.weight_)
+    assert probe.classes_.tolist() == [0, 1]
+    assert repr(probe) == "LinearProbe(l2=0.1)"
 
 
 def test_scores_are_logits():
@@ -153,7 +183,7 @@ def test_scores_are_logits():
     x = rng.standard_normal((20000, 2))
     probability = 1 / (1 + np.exp(-(1.5 * x[:, 0] - 0.5)))
     labels = (rng.random(len(x)) < probability).astype(int)
-    logits = module.LinearProbe.fit(x, labels, 1e-9).decide(x)
+    logits = LinearProbe(1e-9).fit(x, labels).decision_function(x)
     slope = np.polyfit(x[:, 0], logits[:, 1] - logits[:, 0], 1)
     np.testing.assert_allclose(slope, [1.5, -0.5], atol=0.1)
 
@@ -162,7 +192,7 @@ def test_random_labels_cannot_be_foretold():
     """What was learned by heart is no knowledge: it fails on new rows."""
     x, _ = blobs(60, 80, 4)
     labels = np.random.default_rng(5).integers(0, 4, 60)
-    probe = module.LinearProbe.fit(x, labels, 1e-4)
+    probe = LinearProbe(1e-4).fit(x, labels)
     assert probe.score(x, labels) == 1
     fresh, _ = blobs(400, 80, 4, seed=8)
     assert probe.score(fresh, np.random.default_rng(6).integers(0, 4, 400)) < 0.35
@@ -180,7 +210,7 @@ def test_the_strength_is_chosen_on_validation_examples():
 
     train, validation = rows(40, 0), rows(300, 1)
     best = module.probe(*train, *validation)
-    scores = {l2: module.LinearProbe.fit(*train, l2).score(*validation) for l2 in module.L2_GRID}
+    scores = {l2: LinearProbe(l2).fit(*train).score(*validation) for l2 in module.L2_GRID}
     assert best.l2 == max(l2 for l2 in scores if scores[l2] == max(scores.values()))
     assert len(set(scores.values())) > 1
     # of equals the strongest: with one class to find everywhere, all are equally right
@@ -190,19 +220,19 @@ def test_the_strength_is_chosen_on_validation_examples():
 
 def test_bad_arguments():
     x, labels = blobs(9, 2, 3)
-    probe = module.LinearProbe.fit(x, labels)
+    probe = LinearProbe().fit(x, labels)
     broken = x.copy()
     broken[3, 1] = np.nan
     cases = [
-        (lambda: module.LinearProbe.fit(x[0], labels), r"features: got float64 of shape \(2,\)"),
-        (lambda: module.LinearProbe.fit(x[:0], labels[:0]), r"features: .* of shape \(0, 2\)"),
-        (lambda: module.LinearProbe.fit(x.astype(str), labels), "features: got <U"),
-        (lambda: module.LinearProbe.fit(broken, labels), "features: got numbers that are not"),
-        (lambda: module.LinearProbe.fit(x, labels[1:]), r"labels: .*\(8,\), expected 9 integers"),
-        (lambda: module.LinearProbe.fit(x, labels + 0.5), "labels: got float64"),
-        (lambda: module.LinearProbe.fit(x, labels * 0), "labels: got only .*0.*, expected two"),
-        (lambda: module.LinearProbe.fit(x, labels, 0), "l2: got 0, expected a positive"),
-        (lambda: module.LinearProbe.fit(x, labels, np.nan), "l2: got nan, expected a positive"),
+        (lambda: LinearProbe().fit(x[0], labels), r"features: got float64 of shape \(2,\)"),
+        (lambda: LinearProbe().fit(x[:0], labels[:0]), r"features: .* of shape \(0, 2\)"),
+        (lambda: LinearProbe().fit(x.astype(str), labels), "features: got <U"),
+        (lambda: LinearProbe().fit(broken, labels), "features: got numbers that are not"),
+        (lambda: LinearProbe().fit(x, labels[1:]), r"labels: .*\(8,\), expected 9 integers"),
+        (lambda: LinearProbe().fit(x, labels + 0.5), "labels: got float64"),
+        (lambda: LinearProbe().fit(x, labels * 0), "labels: got only .*0.*, expected two"),
+        (lambda: LinearProbe(0).fit(x, labels), "l2: got 0, expected a positive"),
+        (lambda: LinearProbe(np.nan).fit(x, labels), "l2: got nan, expected a positive"),
         (lambda: probe.predict(x[:, :1]), "features: got 1 numbers a row, expected 2 as in fit"),
         (lambda: probe.score(x, labels[1:]), r"labels: .*expected 9 integers"),
         (lambda: module.probe(x, labels, x, labels, []), "l2s: got none, expected at least one"),
