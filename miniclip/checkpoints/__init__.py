@@ -4,9 +4,9 @@ reader.py opens files (safetensors_header.py checks what they claim), layouts.py
 ours, configs.py decides what shapes do not tell, writer.py writes. Nothing is ever unpickled.
 """
 
+from miniclip.checkpoints.errors import CheckpointError
 from miniclip.checkpoints.layouts import LoadedModel, check_finite, read_model, to_hf
 from miniclip.checkpoints.reader import Checkpoint, open_checkpoint
-from miniclip.checkpoints.safetensors_header import CheckpointError
 from miniclip.checkpoints.writer import save_checkpoint
 
 __all__ = [

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from miniclip.checkpoints.safetensors_header import CheckpointError, kind_of
+from miniclip.checkpoints.errors import CheckpointError, kind_of
 from miniclip.checkpoints.tensor_shapes import Shapes
 from miniclip.models import CLIPConfig, TextConfig, VisionConfig, infer_config
 from miniclip.models.config import HEAD_WIDTH
@@ -65,16 +65,16 @@ def decide_config(path: Path, shapes: Shapes, sources: Sequence[Source]) -> CLIP
         for field, value in source.claims.items():
             check_value(f"{path}: {source.name}", field, value)
     try:
-        seen = _infer(shapes, sources)
-        vision = seen.vision and _decide_vision(path, seen.vision, sources)
-        text = seen.text and _decide_text(path, seen.text, sources)
+        seen = infer_from_shapes(shapes, sources)
+        vision = seen.vision and decide_vision(path, seen.vision, sources)
+        text = seen.text and decide_text(path, seen.text, sources)
         config = replace(seen, vision=vision, text=text)
     except CheckpointError:
         raise
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
     for source in sources:
-        _check_agreement(path, seen, source)
+        check_agreement(path, seen, source)
     return config
 
 
@@ -86,7 +86,7 @@ def first_said(sources: Sequence[Source], field: str, default: Any) -> Any:
     return default
 
 
-def _infer(shapes: Shapes, sources: Sequence[Source]) -> CLIPConfig:
+def infer_from_shapes(shapes: Shapes, sources: Sequence[Source]) -> CLIPConfig:
     """What shapes tell. Activation and heads are put in later, each tower its own."""
     averaged = (
         "visual.attnpool.c_proj.weight" in shapes
@@ -104,35 +104,35 @@ def _infer(shapes: Shapes, sources: Sequence[Source]) -> CLIPConfig:
     return config
 
 
-def _decide_vision(path: Path, seen: VisionConfig, sources: Sequence[Source]) -> VisionConfig:
+def decide_vision(path: Path, seen: VisionConfig, sources: Sequence[Source]) -> VisionConfig:
     width = 32 * seen.width if seen.is_resnet else seen.width
-    if not seen.is_resnet and width > WIDEST_ORIGINAL and not _say_heads(sources, "vision"):
+    if not seen.is_resnet and width > WIDEST_ORIGINAL and not heads_are_said(sources, "vision"):
         raise CheckpointError(
             f"{path}: no source says how many heads an image tower of width {width} has, and wide "
             "ones differ: pass head_width= (ViT-H: 80, g: 88, bigG: 104)"
         )
     return replace(
         seen,
-        activation=_activation(path, "vision", sources),
-        heads=_heads(path, "vision", width, sources),
+        activation=decide_activation(path, "vision", sources),
+        heads=decide_heads(path, "vision", width, sources),
         eps=float(first_said(sources, "vision.eps", EPS)),
         mlp_width=None if seen.mlp_width == 4 * seen.width else seen.mlp_width,
         stride=None if seen.stride == seen.patch_size else seen.stride,
     )
 
 
-def _decide_text(path: Path, seen: TextConfig, sources: Sequence[Source]) -> TextConfig:
+def decide_text(path: Path, seen: TextConfig, sources: Sequence[Source]) -> TextConfig:
     return replace(
         seen,
-        activation=_activation(path, "text", sources),
-        heads=_heads(path, "text", seen.width, sources),
+        activation=decide_activation(path, "text", sources),
+        heads=decide_heads(path, "text", seen.width, sources),
         eps=float(first_said(sources, "text.eps", EPS)),
         mlp_width=None if seen.mlp_width == 4 * seen.width else seen.mlp_width,
         end_id=first_said(sources, "text.end_id", None),
     )
 
 
-def _activation(path: Path, tower: str, sources: Sequence[Source]) -> str:
+def decide_activation(path: Path, tower: str, sources: Sequence[Source]) -> str:
     """Never guessed: QuickGELU taken for GELU gives embeddings that are wrong and look right."""
     activation = first_said(sources, f"{tower}.activation", None)
     if activation is None:
@@ -144,12 +144,12 @@ def _activation(path: Path, tower: str, sources: Sequence[Source]) -> str:
     return str(activation)
 
 
-def _say_heads(sources: Sequence[Source], tower: str) -> bool:
+def heads_are_said(sources: Sequence[Source], tower: str) -> bool:
     names = (f"{tower}.heads", f"{tower}.head_width")
     return any(name in source.claims for source in sources for name in names)
 
 
-def _heads(path: Path, tower: str, width: int, sources: Sequence[Source]) -> int:
+def decide_heads(path: Path, tower: str, width: int, sources: Sequence[Source]) -> int:
     """The heads said first, as their number or as their width; else the original's rule."""
     head_width = HEAD_WIDTH
     for source in sources:
@@ -166,14 +166,14 @@ def _heads(path: Path, tower: str, width: int, sources: Sequence[Source]) -> int
     return width // head_width
 
 
-def _check_agreement(path: Path, seen: CLIPConfig, source: Source) -> None:
+def check_agreement(path: Path, seen: CLIPConfig, source: Source) -> None:
     """What a source says about sizes must be what the tensors have."""
     for field, claimed in source.claims.items():
         tower_name, _, name = field.rpartition(".")
         if name in UNSEEN or claimed is None:
             continue
         tower = getattr(seen, tower_name) if tower_name else seen
-        if tower is None or (field == "embed_dim" and not _projects(seen)):
+        if tower is None or (field == "embed_dim" and not projects(seen)):
             continue  # a configuration of both towers beside a file that holds one
         found = getattr(tower, name)
         if claimed != found:
@@ -183,7 +183,7 @@ def _check_agreement(path: Path, seen: CLIPConfig, source: Source) -> None:
             )
 
 
-def _projects(config: CLIPConfig) -> bool:
+def projects(config: CLIPConfig) -> bool:
     return any(tower is not None and tower.proj for tower in (config.vision, config.text))
 
 
@@ -198,15 +198,15 @@ def check_value(where: str, field: str, value: Any) -> None:
     elif name == "proj":
         good, expected = isinstance(value, bool), "true or false"
     elif name == "layers" and isinstance(value, tuple):
-        good, expected = all(_is_count(n) for n in value), "four numbers of blocks"
+        good, expected = all(is_count(n) for n in value), "four numbers of blocks"
     elif name == "end_id" and value is None:
         return
     else:
-        good = _is_count(value) or (name == "end_id" and type(value) is int and value == 0)
+        good = is_count(value) or (name == "end_id" and type(value) is int and value == 0)
         expected = "a positive integer"
     if not good:
         raise CheckpointError(f"{where}: {field} is {kind_of(value)}, expected {expected}")
 
 
-def _is_count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
     return type(value) is int and 0 < value < 2**31

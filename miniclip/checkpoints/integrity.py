@@ -63,8 +63,8 @@ def check_file(path: Path, expected: str | None) -> FileReport:
     report: dict[str, Any] = {"path": path, "size": path.stat().st_size, "expected": expected}
     report["sha256"] = sha256_of(path)
     # imported here, so that names and paths can be asked for without a reader
+    from miniclip.checkpoints.errors import CheckpointError
     from miniclip.checkpoints.reader import open_checkpoint
-    from miniclip.checkpoints.safetensors_header import CheckpointError
 
     try:
         checkpoint = open_checkpoint(path)
@@ -109,8 +109,8 @@ def links(path: Path) -> list[Path]:
 
 def remember(mark: Path, weights: str, hashes: dict[str, str | None]) -> None:
     """Note that a snapshot is whole: its weights (file or index), and each file with its hash."""
-    folder = _snapshot_of(mark)
-    files = {name: [*_stamp(folder / name), digest] for name, digest in hashes.items()}
+    folder = snapshot_of(mark)
+    files = {name: [*size_and_time(folder / name), digest] for name, digest in hashes.items()}
     text = json.dumps({"weights": weights, "files": files}, indent=1)
     partial = mark.with_name(f"{mark.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -126,8 +126,10 @@ def remembered(mark: Path) -> tuple[str, dict[str, str | None]] | None:
     try:
         note = json.loads(mark.read_text(encoding="utf-8"))
         weights, files = note["weights"], note["files"]
-        folder = _snapshot_of(mark)
-        same = all(_stamp(folder / name) == tuple(stamp[:2]) for name, stamp in files.items())
+        folder = snapshot_of(mark)
+        same = all(
+            size_and_time(folder / name) == tuple(stamp[:2]) for name, stamp in files.items()
+        )
         hashes = {name: stamp[2] for name, stamp in files.items()}
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError):
         return None
@@ -139,11 +141,11 @@ def mark_of(snapshot: Path) -> Path:
     return snapshot.parents[1] / "miniclip" / f"{snapshot.name}.json"
 
 
-def _snapshot_of(mark: Path) -> Path:
+def snapshot_of(mark: Path) -> Path:
     return mark.parents[1] / "snapshots" / mark.stem
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def size_and_time(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -49,12 +48,12 @@ class Known:
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Known:
         """One object of the table: lists become tuples."""
-        fields = {name: _frozen(value) for name, value in entry.items()}
-        preprocessing = {name: _frozen(value) for name, value in entry["preprocessing"].items()}
+        fields = {name: frozen(value) for name, value in entry.items()}
+        preprocessing = {name: frozen(value) for name, value in entry["preprocessing"].items()}
         return cls(**fields | {"preprocessing": preprocessing})
 
 
-def _frozen(value: Any) -> Any:
+def frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -67,13 +66,9 @@ def known() -> Mapping[str, Known]:
 
 def read_table() -> list[dict[str, Any]]:
     """The entries as known.json has them."""
-    table = json.loads(_table_file().read_text(encoding="utf-8"))
+    table = json.loads((weights_folder() / "known.json").read_text(encoding="utf-8"))
     checkpoints: list[dict[str, Any]] = table["checkpoints"]
     return checkpoints
-
-
-def _table_file() -> Path:
-    return weights_folder() / "known.json"
 
 
 def available_models() -> list[str]:
@@ -86,14 +81,14 @@ def find_known(name: str) -> Known | None:
 
     Case makes no difference, nor which of / - _ @ : and space stands between the parts.
     """
-    entry = _spellings().get(_plain(name))
+    entry = names_by_spelling().get(plain_spelling(name))
     return None if entry is None else known()[entry]
 
 
 def nearest_names(name: str, count: int = 3) -> list[str]:
     """Known names that look like this one, nearest first: for error messages."""
-    spellings = _spellings() | {_plain(shipped): shipped for shipped in NAMES}
-    close = get_close_matches(_plain(name), spellings, n=2 * count, cutoff=0.6)
+    spellings = names_by_spelling() | {plain_spelling(shipped): shipped for shipped in NAMES}
+    close = get_close_matches(plain_spelling(name), spellings, n=2 * count, cutoff=0.6)
     return list(dict.fromkeys(spellings[spelling] for spelling in close))[:count]
 
 
@@ -105,27 +100,27 @@ def is_mistyped(name: str) -> bool:
 
 
 @cache
-def _spellings() -> dict[str, str]:
+def names_by_spelling() -> dict[str, str]:
     """Plain spelling -> name. A repository in which several entries lie stands for the first."""
     plain: dict[str, str] = {}
     for entry in known().values():
         for spelling in (entry.name, *entry.aliases, entry.repository):
-            plain.setdefault(_plain(spelling), entry.name)
+            plain.setdefault(plain_spelling(spelling), entry.name)
     return plain
 
 
-def _plain(name: str) -> str:
+def plain_spelling(name: str) -> str:
     return re.sub(r"[/\-_@:\s]+", "-", name.strip()).lower()
 
 
 def markdown_table() -> str:
     """The table for docs/weights.md."""
     head = ["name", "repository", "MB", "activation", "pixels", "preprocessing", "licence"]
-    rows = [head, ["---"] * len(head), *(_markdown_row(entry) for entry in known().values())]
+    rows = [head, ["---"] * len(head), *(markdown_row(entry) for entry in known().values())]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _markdown_row(entry: Known) -> list[str]:
+def markdown_row(entry: Known) -> list[str]:
     said = entry.preprocessing
     odd = [f"mean {said['mean'][0]}, std {said['std'][0]}"] if said["mean"] == (0.5,) * 3 else []
     odd += [said["resize_mode"]] if said["resize_mode"] == "squash" else []

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from miniclip.checkpoints import foreign_configs as foreign
+from miniclip.checkpoints import notes, open_clip_config, transformers_config
 from miniclip.checkpoints.configs import Source, caller_source, decide_config
+from miniclip.checkpoints.errors import CheckpointError
 from miniclip.checkpoints.preprocessing import read_preprocessing
 from miniclip.checkpoints.reader import Checkpoint, open_checkpoint
-from miniclip.checkpoints.safetensors_header import CheckpointError
 from miniclip.checkpoints.tensor_shapes import Shapes, tensor_shapes
 from miniclip.models import CLIPConfig
 from miniclip.models.config import count_blocks
@@ -61,7 +61,7 @@ OPTIONAL = TRANSPOSED  # towers without a projection exist
 DROPPED = ("num_batches_tracked", "attn_mask", "position_ids")
 DROPPED_SCALARS = ("input_resolution", "context_length", "vocab_size")
 
-Plan = dict[str, tuple[str, ...]]  # our name -> the file's keys: one, or those of q, k and v
+KeyMap = dict[str, tuple[str, ...]]  # our name -> the file's keys: one, or those of q, k and v
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class LoadedModel:
     preprocessing: dict[str, Any]
     layout: str
     checkpoint: Checkpoint
-    keys: Plan
+    keys: KeyMap
 
 
 def read_model(
@@ -103,20 +103,20 @@ def read_model(
     """
     checkpoint = open_checkpoint(path)
     layout = find_layout(checkpoint)
-    plan = make_plan(checkpoint, layout)
-    shapes = {name: planned_shape(checkpoint, name, keys, layout) for name, keys in plan.items()}
+    key_map = map_keys(checkpoint, layout)
+    shapes = {name: mapped_shape(checkpoint, name, keys, layout) for name, keys in key_map.items()}
     sources = [
         caller_source("the arguments", shapes, activation, head_width, stride),
         *config_sources(checkpoint, layout, caller_source("defaults", shapes, **(defaults or {}))),
     ]
     config = decide_config(checkpoint.path, shapes, sources)
     if config.vision is None or config.text is None:
-        plan.pop("logit_scale", None)  # one tower has nothing to scale
-    check_shapes(checkpoint, plan, shapes, tensor_shapes(config))
+        key_map.pop("logit_scale", None)  # one tower has nothing to scale
+    check_shapes(checkpoint, key_map, shapes, tensor_shapes(config))
     preprocessing = read_preprocessing(checkpoint, layout)
     check_size(checkpoint, config, preprocessing)
-    state = {name: planned_array(checkpoint, name, keys, layout) for name, keys in plan.items()}
-    return LoadedModel(config, state, preprocessing, layout, checkpoint, plan)
+    state = {name: mapped_array(checkpoint, name, keys, layout) for name, keys in key_map.items()}
+    return LoadedModel(config, state, preprocessing, layout, checkpoint, key_map)
 
 
 def check_finite(model: LoadedModel) -> None:
@@ -137,7 +137,7 @@ def check_finite(model: LoadedModel) -> None:
 def find_layout(checkpoint: Checkpoint) -> str:
     """ "openai", "custom_text" or "hf". CheckpointError for others, by name where known."""
     keys = checkpoint.keys()
-    _refuse_strangers(checkpoint, keys)
+    refuse_strangers(checkpoint, keys)
     if any(key.startswith(("vision_model.", "text_model.")) for key in keys) or is_bare_hf(keys):
         return "hf"
     if any(key.startswith("text.") for key in keys):
@@ -156,7 +156,7 @@ def is_bare_hf(keys: Iterable[str]) -> bool:
     return any(key.startswith("embeddings.") for key in keys)
 
 
-def _refuse_strangers(checkpoint: Checkpoint, keys: list[str]) -> None:
+def refuse_strangers(checkpoint: Checkpoint, keys: list[str]) -> None:
     starts = {
         "visual.trunk.": "an open_clip model whose image tower is timm's",
         "patch_embed.": "an image tower in timm's own layout; beside it there may be "
@@ -179,42 +179,42 @@ def _refuse_strangers(checkpoint: Checkpoint, keys: list[str]) -> None:
 # ---------------------------------------------------------------- from the file's keys to ours
 
 
-def make_plan(checkpoint: Checkpoint, layout: str) -> Plan:
+def map_keys(checkpoint: Checkpoint, layout: str) -> KeyMap:
     """Our names and the file's keys for them. CheckpointError for a key that has no place."""
     kept = [key for key in checkpoint.shapes if not is_dropped(key)]
-    plan = plan_hf(checkpoint, kept) if layout == "hf" else plan_openai(checkpoint, kept)
-    used = {key for keys in plan.values() for key in keys}
+    key_map = map_hf(checkpoint, kept) if layout == "hf" else map_openai(checkpoint, kept)
+    used = {key for keys in key_map.values() for key in keys}
     for key in kept:
         if key not in used:
             raise CheckpointError(
                 f"{checkpoint.file_of(key)}: {key!r} belongs to no tensor of a CLIP in the layout "
                 f"{layout!r}"
             )
-    return plan
+    return key_map
 
 
 def is_dropped(key: str) -> bool:
     return key in DROPPED_SCALARS or key.rpartition(".")[2] in DROPPED
 
 
-def plan_openai(checkpoint: Checkpoint, keys: list[str]) -> Plan:
+def map_openai(checkpoint: Checkpoint, keys: list[str]) -> KeyMap:
     """The identity, but for the `text.` that open_clip's CustomTextCLIP puts before its text."""
-    plan: Plan = {}
+    key_map: KeyMap = {}
     for key in keys:
         name = key.removeprefix("text.")
-        if name in plan:
+        if name in key_map:
             raise CheckpointError(
-                f"{checkpoint.file_of(key)}: both {plan[name][0]!r} and {key!r} stand for one "
+                f"{checkpoint.file_of(key)}: both {key_map[name][0]!r} and {key!r} stand for one "
                 "tensor"
             )
-        plan[name] = (key,)
-    return plan
+        key_map[name] = (key,)
+    return key_map
 
 
-def plan_hf(checkpoint: Checkpoint, keys: list[str]) -> Plan:
+def map_hf(checkpoint: Checkpoint, keys: list[str]) -> KeyMap:
     """Look up each of our names' keys; a tower of which any tensor is there has to be whole."""
     present = set(keys)
-    plan: Plan = {"logit_scale": ("logit_scale",)} if "logit_scale" in present else {}
+    key_map: KeyMap = {"logit_scale": ("logit_scale",)} if "logit_scale" in present else {}
     found = with_their_spelling(present)
     for tower in ("vision", "text"):
         prefix = f"{tower}_model."
@@ -232,8 +232,8 @@ def plan_hf(checkpoint: Checkpoint, keys: list[str]) -> Plan:
             if missing and name not in OPTIONAL:
                 raise CheckpointError(f"{checkpoint.path}: missing {missing[0]!r}")
             if not missing:
-                plan[name] = tuple(found[key] for key in theirs)
-    return plan
+                key_map[name] = tuple(found[key] for key in theirs)
+    return key_map
 
 
 def with_their_spelling(keys: Iterable[str]) -> dict[str, str]:
@@ -245,26 +245,26 @@ def bare_tower(keys: Iterable[str]) -> str:
     return "text" if any("token_embedding" in key for key in keys) else "vision"
 
 
-def hf_table(tower: str, layers: int) -> Plan:
+def hf_table(tower: str, layers: int) -> KeyMap:
     """Our names -> Hugging Face's keys, for one tower with so many blocks."""
     whole = HF_VISION if tower == "vision" else HF_TEXT
     blocks = next(pair for pair in HF_BLOCKS.items() if pair[1].startswith(tower))
-    table: Plan = {}
+    table: KeyMap = {}
     for ours, theirs in whole.items():
-        table |= _weight_and_bias(ours, theirs)
+        table |= weight_and_bias(ours, theirs)
     for i in range(layers):
         for ours, theirs in HF_BLOCK.items():
             spread = " ".join(f"{blocks[1]}{i}.{part}" for part in theirs.split())
-            table |= _weight_and_bias(f"{blocks[0]}{i}.{ours}", spread)
+            table |= weight_and_bias(f"{blocks[0]}{i}.{ours}", spread)
     return table
 
 
-def _weight_and_bias(ours: str, theirs: str) -> Plan:
+def weight_and_bias(ours: str, theirs: str) -> KeyMap:
     kinds = ("weight", "bias") if "{n}" in ours else ("",)
     return {ours.replace("{n}", n): tuple(theirs.replace("{n}", n).split()) for n in kinds}
 
 
-def planned_shape(
+def mapped_shape(
     checkpoint: Checkpoint, name: str, keys: tuple[str, ...], layout: str
 ) -> tuple[int, ...]:
     """The shape that a tensor will have under our name."""
@@ -285,7 +285,7 @@ def planned_shape(
     return shape[::-1] if layout == "hf" and name in TRANSPOSED else shape
 
 
-def planned_array(checkpoint: Checkpoint, name: str, keys: tuple[str, ...], layout: str) -> Array:
+def mapped_array(checkpoint: Checkpoint, name: str, keys: tuple[str, ...], layout: str) -> Array:
     """The tensor under our name: the file's own array wherever that is possible."""
     if len(keys) > 1:
         return np.concatenate([checkpoint.array(key) for key in keys])  # q, k, v: (3 * width, ...)
@@ -293,9 +293,9 @@ def planned_array(checkpoint: Checkpoint, name: str, keys: tuple[str, ...], layo
     return array.T if layout == "hf" and name in TRANSPOSED else array
 
 
-def check_shapes(checkpoint: Checkpoint, plan: Plan, shapes: Shapes, expected: Shapes) -> None:
+def check_shapes(checkpoint: Checkpoint, key_map: KeyMap, shapes: Shapes, expected: Shapes) -> None:
     """Every tensor of the configuration is there, in its shape, and no other."""
-    for name, keys in plan.items():
+    for name, keys in key_map.items():
         where = f"{checkpoint.file_of(keys[0])}: {', '.join(map(repr, keys))}"
         if name not in expected:
             raise CheckpointError(f"{where} belongs to no tensor of this model")
@@ -304,7 +304,7 @@ def check_shapes(checkpoint: Checkpoint, plan: Plan, shapes: Shapes, expected: S
                 f"{where} has shape {shapes[name]} (as {name}), expected {expected[name]}"
             )
     for name in expected:
-        if name not in plan:
+        if name not in key_map:
             raise CheckpointError(f"{checkpoint.path}: missing {name!r}")
 
 
@@ -333,7 +333,7 @@ def to_hf(
     `CLIPVisionModelWithProjection` or `CLIPTextModelWithProjection` read (or those without).
     Raises ValueError for what that model cannot be: a ResNet, an overlapping stride.
     """
-    described = foreign.to_hf_config(config)
+    described = transformers_config.to_hf_config(config)
     tensors: dict[str, Array] = {}
     if config.vision is not None and config.text is not None:
         tensors["logit_scale"] = state["logit_scale"]
@@ -355,18 +355,18 @@ def to_hf(
 
 def config_sources(checkpoint: Checkpoint, layout: str, known: Source) -> list[Source]:
     """The configuration beside the file, the file's notes, the known name, the format's rules."""
-    sources = foreign.note_source(checkpoint.path, checkpoint.metadata)
+    sources = notes.noted_config(checkpoint.path, checkpoint.metadata)
     if layout == "hf":
         config = checkpoint.beside("config.json")
         if config is None:
             return [*sources, known]
-        claims = foreign.hf_claims(checkpoint.folder / "config.json", config)
-        rest = Source("transformers' defaults", foreign.HF_DEFAULTS)
+        claims = transformers_config.hf_claims(checkpoint.folder / "config.json", config)
+        rest = Source("transformers' defaults", transformers_config.HF_DEFAULTS)
         return [Source("config.json", claims), *sources, known, rest]
     for name in ("open_clip_config.json", "config.json"):
         model = (checkpoint.beside(name) or {}).get("model_cfg")
         if isinstance(model, dict):
-            claims = foreign.open_clip_claims(checkpoint.folder / name, model)
-            rest = Source("open_clip's defaults", foreign.OPEN_CLIP_DEFAULTS)
+            claims = open_clip_config.open_clip_claims(checkpoint.folder / name, model)
+            rest = Source("open_clip's defaults", open_clip_config.OPEN_CLIP_DEFAULTS)
             return [Source(name, claims), *sources, known, rest]
     return [*sources, known]

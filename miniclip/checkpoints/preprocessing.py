@@ -5,14 +5,13 @@ Nothing is filled in here: what no file says is left out, and the pipeline decid
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from miniclip.checkpoints.foreign_configs import square
+from miniclip.checkpoints.errors import CheckpointError, kind_of
+from miniclip.checkpoints.json_files import square
+from miniclip.checkpoints.notes import PREPROCESSING, noted_preprocessing
 from miniclip.checkpoints.reader import Checkpoint
-from miniclip.checkpoints.safetensors_header import CheckpointError, kind_of, parse_json
 
-NOTE = "miniclip_preprocessing"  # the key of our own note in a safetensors header
 RESAMPLE = {2: "bilinear", 3: "bicubic"}  # PIL's numbers, which transformers writes
 RESIZE_MODES = ("shortest", "squash", "longest")
 FIELDS = ("mean", "std", "size", "resize_mode", "interpolation")
@@ -27,21 +26,15 @@ def read_preprocessing(checkpoint: Checkpoint, layout: str) -> dict[str, Any]:
     said: dict[str, Any] = {}
     name = "the header"
     if layout == "hf":
-        name, said = _of_transformers(checkpoint)
+        name, said = said_by_transformers(checkpoint)
     else:
         beside = checkpoint.beside("open_clip_config.json") or {}
         if isinstance(beside.get("preprocess_cfg"), dict):
-            name, said = "open_clip_config.json", _of_open_clip(checkpoint, beside)
-    if not said and NOTE in checkpoint.metadata:
-        where = f"{checkpoint.path}: its note {NOTE}"
-        name, said = f"note {NOTE}", parse_json(where, checkpoint.metadata[NOTE].encode())
+            name, said = "open_clip_config.json", said_by_open_clip(checkpoint, beside)
+    if not said and (noted := noted_preprocessing(checkpoint.path, checkpoint.metadata)):
+        name, said = f"note {PREPROCESSING}", noted
     where = f"{checkpoint.folder}: {name}"
-    return {field: _check(where, field, said[field]) for field in FIELDS if field in said}
-
-
-def to_note(preprocessing: dict[str, Any]) -> str:
-    """The note for a preprocessing."""
-    return json.dumps({field: preprocessing[field] for field in FIELDS if field in preprocessing})
+    return {field: checked(where, field, said[field]) for field in FIELDS if field in said}
 
 
 def to_transformers(preprocessing: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +61,7 @@ def to_transformers(preprocessing: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _of_transformers(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
+def said_by_transformers(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
     name = "preprocessor_config.json"
     config = checkpoint.beside(name)
     if config is None:  # newer folders keep the image processor inside the whole processor's file
@@ -82,10 +75,10 @@ def _of_transformers(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
             said[ours] = config[theirs]
     if isinstance(config.get("resample"), int):
         said["interpolation"] = RESAMPLE.get(config["resample"], config["resample"])
-    return name, said | _sizes(config)
+    return name, said | sizes_of(config)
 
 
-def _sizes(config: dict[str, Any]) -> dict[str, Any]:
+def sizes_of(config: dict[str, Any]) -> dict[str, Any]:
     """{"shortest_edge": n} keeps the picture's shape, {"height": n, "width": n} squashes it."""
     size, crop = config.get("size"), config.get("crop_size")
     said: dict[str, Any] = {}
@@ -99,7 +92,7 @@ def _sizes(config: dict[str, Any]) -> dict[str, Any]:
     return said
 
 
-def _of_open_clip(checkpoint: Checkpoint, config: dict[str, Any]) -> dict[str, Any]:
+def said_by_open_clip(checkpoint: Checkpoint, config: dict[str, Any]) -> dict[str, Any]:
     said: dict[str, Any] = dict(config["preprocess_cfg"])
     model = config.get("model_cfg")
     vision = model.get("vision_cfg") if isinstance(model, dict) else None
@@ -112,7 +105,7 @@ def _of_open_clip(checkpoint: Checkpoint, config: dict[str, Any]) -> dict[str, A
     return said
 
 
-def _check(where: str, field: str, value: Any) -> Any:
+def checked(where: str, field: str, value: Any) -> Any:
     if field in ("mean", "std"):
         numbers = isinstance(value, list) and len(value) == 3
         if numbers and all(type(n) in (int, float) and abs(n) < 1000 for n in value):

@@ -14,17 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from miniclip.checkpoints.errors import CheckpointError, kind_of, unreadable
+from miniclip.checkpoints.json_files import open_regular, read_json
 from miniclip.checkpoints.safetensors_header import (
     DTYPES,
     NO_PICKLE,
     PICKLES,
-    CheckpointError,
     Entry,
-    kind_of,
-    open_regular,
     read_header,
-    read_json,
-    unreadable,
 )
 from miniclip.ops.array import Array
 
@@ -177,7 +174,7 @@ def open_file(path: Path) -> MappedFile:
 
 def open_shards(index: Path) -> list[MappedFile]:
     """All files of an index; every key must be in the shard that the index says, and only there."""
-    home = _read_weight_map(index)
+    home = read_weight_map(index)
     files = {}
     for name in dict.fromkeys(home.values()):
         if not (index.parent / name).is_file():
@@ -194,7 +191,7 @@ def open_shards(index: Path) -> list[MappedFile]:
     return list(files.values())
 
 
-def _read_weight_map(index: Path) -> dict[str, str]:
+def read_weight_map(index: Path) -> dict[str, str]:
     """key -> shard, where a shard is a plain file name: an index must not point elsewhere."""
     home = read_json(index).get("weight_map")
     if not isinstance(home, dict) or not home:

@@ -10,16 +10,16 @@ Source: the format's description, https://huggingface.co/docs/safetensors.
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-MAX_JSON = 100_000_000  # bytes; the format's own limit for a header
+from miniclip.checkpoints.errors import CheckpointError, kind_of
+from miniclip.checkpoints.json_files import MAX_JSON, parse_json
+
 MAX_DIMENSIONS = 8
 MAX_SIZE = 2**63 - 1  # of one axis
 
@@ -52,10 +52,6 @@ NO_PICKLE = (
 )
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used. The message names the file, the key, and what is wrong."""
-
-
 @dataclass(frozen=True)
 class Entry:
     """Where one tensor lies: bytes begin to end of the file, with this dtype and shape."""
@@ -75,7 +71,7 @@ def read_header(path: Path, file: BinaryIO) -> tuple[dict[str, Entry], dict[str,
     if size == 0:
         raise CheckpointError(f"{path}: the file is empty")
     start = file.read(9)
-    _check_kind(path, start)
+    refuse_other_files(path, start)
     if size < 9:
         raise CheckpointError(
             f"{path}: {size} bytes, expected at least 9: the header's length and the header"
@@ -88,9 +84,9 @@ def read_header(path: Path, file: BinaryIO) -> tuple[dict[str, Entry], dict[str,
         )
     file.seek(8)
     header = parse_json(path, file.read(length))
-    notes = _check_notes(path, header.pop("__metadata__", {}))
-    entries = {key: _check_entry(path, key, entry) for key, entry in header.items()}
-    _check_layout(path, entries, size - 8 - length)
+    notes = checked_notes(path, header.pop("__metadata__", {}))
+    entries = {key: checked_entry(path, key, entry) for key, entry in header.items()}
+    check_layout(path, entries, size - 8 - length)
     shift = 8 + length  # the header counts from its own end, we from the file's beginning
     moved = {
         key: Entry(e.dtype, e.shape, e.begin + shift, e.end + shift) for key, e in entries.items()
@@ -98,65 +94,7 @@ def read_header(path: Path, file: BinaryIO) -> tuple[dict[str, Entry], dict[str,
     return moved, notes
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object. Raises CheckpointError for anything else."""
-    try:
-        with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_JSON:
-                raise CheckpointError(f"{path}: {size} bytes, expected at most {MAX_JSON}")
-            return parse_json(path, file.read())
-    except OSError as error:
-        raise unreadable(path, error) from error
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Open for reading, but no pipe or device: those would wait, or never end."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise CheckpointError(f"{path}: expected a regular file")
-    return open(path, "rb")
-
-
-def parse_json(path: Path | str, data: bytes) -> dict[str, Any]:
-    """A JSON object from bytes; duplicate keys are an error, as the format says."""
-
-    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in result:
-                raise CheckpointError(f"{path}: the key {key!r} stands twice in one JSON object")
-            result[key] = value
-        return result
-
-    try:
-        text = data.decode("utf-8")
-        parsed = json.loads(text, object_pairs_hook=without_duplicates, parse_constant=_no_constant)
-    except CheckpointError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its JSON is not valid: {error}") from error
-    if not isinstance(parsed, dict):
-        raise CheckpointError(f"{path}: its JSON is {kind_of(parsed)}, expected an object")
-    return parsed
-
-
-def unreadable(path: Path, error: Exception) -> CheckpointError:
-    """The error for a file that the system does not let us read."""
-    reason = getattr(error, "strerror", None) or str(error)
-    return CheckpointError(f"{path}: cannot be read: {reason}")
-
-
-def kind_of(value: Any) -> str:
-    """What a JSON value is, in words and briefly."""
-    text = repr(value)
-    return f"{type(value).__name__} {text[:60]}{'...' if len(text) > 60 else ''}"
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _check_kind(path: Path, start: bytes) -> None:
+def refuse_other_files(path: Path, start: bytes) -> None:
     """Refuse by its first bytes what is often taken for a checkpoint.
 
     A pickle's \\x80 may also be the length of a header, so what a header must begin with decides.
@@ -173,7 +111,7 @@ def _check_kind(path: Path, start: bytes) -> None:
         )
 
 
-def _check_notes(path: Path, notes: Any) -> dict[str, str]:
+def checked_notes(path: Path, notes: Any) -> dict[str, str]:
     if not isinstance(notes, dict) or not all(isinstance(v, str) for v in notes.values()):
         raise CheckpointError(
             f"{path}: __metadata__ is {kind_of(notes)}, expected an object of strings"
@@ -181,7 +119,7 @@ def _check_notes(path: Path, notes: Any) -> dict[str, str]:
     return notes
 
 
-def _check_entry(path: Path, key: str, entry: Any) -> Entry:
+def checked_entry(path: Path, key: str, entry: Any) -> Entry:
     """One entry of the header, with its offsets as they stand there."""
     where = f"{path}: {key!r}"
     if not isinstance(entry, Mapping) or set(entry) != {"dtype", "shape", "data_offsets"}:
@@ -193,12 +131,12 @@ def _check_entry(path: Path, key: str, entry: Any) -> Entry:
         raise CheckpointError(
             f"{where} has dtype {kind_of(dtype)}, expected one of {', '.join(DTYPES)}"
         )
-    if not _are_sizes(shape) or len(shape) > MAX_DIMENSIONS:
+    if not are_sizes(shape) or len(shape) > MAX_DIMENSIONS:
         raise CheckpointError(
             f"{where} has shape {kind_of(shape)}, expected at most {MAX_DIMENSIONS} sizes from 0 "
             f"to {MAX_SIZE}"
         )
-    if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+    if not are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise CheckpointError(
             f"{where} has data_offsets {kind_of(offsets)}, expected [begin, end] with begin <= end"
         )
@@ -211,12 +149,12 @@ def _check_entry(path: Path, key: str, entry: Any) -> Entry:
     return Entry(dtype, tuple(shape), offsets[0], offsets[1])
 
 
-def _are_sizes(values: Any) -> bool:
+def are_sizes(values: Any) -> bool:
     """A list of plain integers that fit 64 bits. (True is an int too, but no size.)"""
     return isinstance(values, list) and all(type(n) is int and 0 <= n <= MAX_SIZE for n in values)
 
 
-def _check_layout(path: Path, entries: dict[str, Entry], available: int) -> None:
+def check_layout(path: Path, entries: dict[str, Entry], available: int) -> None:
     """Tensors must fill the rest of the file from its first byte to its last, each byte once."""
     at, before = 0, "the header"
     for key, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):

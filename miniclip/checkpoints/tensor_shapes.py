@@ -18,15 +18,15 @@ def tensor_shapes(config: CLIPConfig) -> Shapes:
     if config.vision is not None and config.text is not None:
         shapes["logit_scale"] = ()
     if config.vision is not None:
-        tower = _resnet if config.vision.is_resnet else _vit
+        tower = resnet_shapes if config.vision.is_resnet else vit_shapes
         found = tower(config.vision, config.embed_dim)
         shapes |= {f"visual.{name}": shape for name, shape in found.items()}
     if config.text is not None:
-        shapes |= _text(config.text, config.embed_dim)
+        shapes |= text_shapes(config.text, config.embed_dim)
     return shapes
 
 
-def _vit(c: VisionConfig, embed: int) -> Shapes:
+def vit_shapes(c: VisionConfig, embed: int) -> Shapes:
     patch, layers = c.patch_size, c.layers
     assert patch is not None
     assert isinstance(layers, int)
@@ -34,36 +34,36 @@ def _vit(c: VisionConfig, embed: int) -> Shapes:
         "conv1.weight": (c.width, 3, patch, patch),
         "class_embedding": (c.width,),
         "positional_embedding": (c.grid**2 + 1, c.width),
-        **_norm("ln_pre", c.width),
-        **_transformer(layers, c.width, c.mlp_width or 4 * c.width),
-        **_norm("ln_post", c.width),
+        **norm_shapes("ln_pre", c.width),
+        **transformer_shapes(layers, c.width, c.mlp_width or 4 * c.width),
+        **norm_shapes("ln_post", c.width),
     }
     if c.proj:
         shapes["proj"] = (c.width, embed)
     return shapes
 
 
-def _text(c: TextConfig, embed: int) -> Shapes:
+def text_shapes(c: TextConfig, embed: int) -> Shapes:
     shapes: Shapes = {
         "token_embedding.weight": (c.vocab_size, c.width),
         "positional_embedding": (c.context_length, c.width),
-        **_transformer(c.layers, c.width, c.mlp_width or 4 * c.width),
-        **_norm("ln_final", c.width),
+        **transformer_shapes(c.layers, c.width, c.mlp_width or 4 * c.width),
+        **norm_shapes("ln_final", c.width),
     }
     if c.proj:
         shapes["text_projection"] = (c.width, embed)
     return shapes
 
 
-def _transformer(layers: int, width: int, mlp: int) -> Shapes:
+def transformer_shapes(layers: int, width: int, mlp: int) -> Shapes:
     block: Shapes = {
         "attn.in_proj_weight": (3 * width, width),
         "attn.in_proj_bias": (3 * width,),
-        **_linear("attn.out_proj", width, width),
-        **_norm("ln_1", width),
-        **_linear("mlp.c_fc", width, mlp),
-        **_linear("mlp.c_proj", mlp, width),
-        **_norm("ln_2", width),
+        **linear_shapes("attn.out_proj", width, width),
+        **norm_shapes("ln_1", width),
+        **linear_shapes("mlp.c_fc", width, mlp),
+        **linear_shapes("mlp.c_proj", mlp, width),
+        **norm_shapes("ln_2", width),
     }
     return {
         f"transformer.resblocks.{i}.{name}": shape
@@ -72,56 +72,56 @@ def _transformer(layers: int, width: int, mlp: int) -> Shapes:
     }
 
 
-def _resnet(c: VisionConfig, embed: int) -> Shapes:
+def resnet_shapes(c: VisionConfig, embed: int) -> Shapes:
     half, width, channels = c.width // 2, c.width, 32 * c.width
     shapes = {
-        **_conv("1", 3, half, 3),
-        **_conv("2", half, half, 3),
-        **_conv("3", half, width, 3),
+        **conv_shapes("1", 3, half, 3),
+        **conv_shapes("2", half, half, 3),
+        **conv_shapes("3", half, width, 3),
     }
     assert isinstance(c.layers, tuple)
     n_in = width
     for stage, blocks in enumerate(c.layers):
         planes = width * 2**stage
         for block in range(blocks):
-            found = _bottleneck(n_in, planes, first=block == 0)
+            found = bottleneck_shapes(n_in, planes, first=block == 0)
             shapes |= {f"layer{stage + 1}.{block}.{name}": s for name, s in found.items()}
             n_in = 4 * planes
-    shapes |= _linear("attnpool.c_proj", channels, embed)
+    shapes |= linear_shapes("attnpool.c_proj", channels, embed)
     if c.pool == "attention":
         shapes["attnpool.positional_embedding"] = (c.grid**2 + 1, channels)
         for name in ("q_proj", "k_proj", "v_proj"):
-            shapes |= _linear(f"attnpool.{name}", channels, channels)
+            shapes |= linear_shapes(f"attnpool.{name}", channels, channels)
     return shapes
 
 
-def _bottleneck(n_in: int, planes: int, first: bool) -> Shapes:
+def bottleneck_shapes(n_in: int, planes: int, first: bool) -> Shapes:
     n_out = 4 * planes
     shapes = {
-        **_conv("1", n_in, planes, 1),
-        **_conv("2", planes, planes, 3),
-        **_conv("3", planes, n_out, 1),
+        **conv_shapes("1", n_in, planes, 1),
+        **conv_shapes("2", planes, planes, 3),
+        **conv_shapes("3", planes, n_out, 1),
     }
     if first:
         shapes["downsample.0.weight"] = (n_out, n_in, 1, 1)
-        shapes |= _batch_norm("downsample.1", n_out)
+        shapes |= batch_norm_shapes("downsample.1", n_out)
     return shapes
 
 
-def _conv(number: str, n_in: int, n_out: int, kernel: int) -> Shapes:
+def conv_shapes(number: str, n_in: int, n_out: int, kernel: int) -> Shapes:
     """A convolution without bias, and the BatchNorm after it."""
     shape = (n_out, n_in, kernel, kernel)
-    return {f"conv{number}.weight": shape, **_batch_norm(f"bn{number}", n_out)}
+    return {f"conv{number}.weight": shape, **batch_norm_shapes(f"bn{number}", n_out)}
 
 
-def _batch_norm(name: str, channels: int) -> Shapes:
+def batch_norm_shapes(name: str, channels: int) -> Shapes:
     statistics: Shapes = {f"{name}.running_mean": (channels,), f"{name}.running_var": (channels,)}
-    return _norm(name, channels) | statistics
+    return norm_shapes(name, channels) | statistics
 
 
-def _norm(name: str, width: int) -> Shapes:
+def norm_shapes(name: str, width: int) -> Shapes:
     return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
 
 
-def _linear(name: str, n_in: int, n_out: int) -> Shapes:
+def linear_shapes(name: str, n_in: int, n_out: int) -> Shapes:
     return {f"{name}.weight": (n_out, n_in), f"{name}.bias": (n_out,)}

@@ -15,8 +15,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from miniclip.checkpoints import foreign_configs, preprocessing
+from miniclip.checkpoints import notes
 from miniclip.checkpoints.layouts import to_hf
+from miniclip.checkpoints.preprocessing import FIELDS, to_transformers
 from miniclip.checkpoints.reader import WEIGHTS
 from miniclip.checkpoints.tensor_shapes import tensor_shapes
 from miniclip.files import write_files, writer
@@ -48,9 +49,9 @@ def save_checkpoint(
     """
     check_state(state, config)
     if layout == "openai":
-        return _save_openai(state, config, Path(path), preprocess or {})
+        return save_openai(state, config, Path(path), preprocess or {})
     if layout == "hf":
-        return _save_hf(state, config, Path(path), preprocess)
+        return save_hf(state, config, Path(path), preprocess)
     raise ValueError(f"layout: got {layout!r}, expected one of {', '.join(LAYOUTS)}")
 
 
@@ -68,19 +69,21 @@ def check_state(state: Mapping[str, Array], config: CLIPConfig) -> None:
             )
 
 
-def _save_openai(
+def save_openai(
     state: Mapping[str, Array], config: CLIPConfig, path: Path, preprocess: dict[str, Any]
 ) -> Path:
     if path.suffix != ".safetensors" or path.is_dir():
         raise ValueError(f"path: got {path}, expected a .safetensors file for layout 'openai'")
-    notes = {"format": "pt", foreign_configs.NOTE: foreign_configs.to_note(config)}
+    kept = {"format": "pt", notes.CONFIG: notes.config_note(config)}
     if preprocess:
-        notes[preprocessing.NOTE] = preprocessing.to_note(preprocess)
-    write_files({path: lambda file: write_safetensors(file, state, notes)})
+        kept[notes.PREPROCESSING] = notes.preprocessing_note(
+            {field: preprocess[field] for field in FIELDS if field in preprocess}
+        )
+    write_files({path: lambda file: write_safetensors(file, state, kept)})
     return path
 
 
-def _save_hf(
+def save_hf(
     state: Mapping[str, Array], config: CLIPConfig, folder: Path, preprocess: dict[str, Any] | None
 ) -> Path:
     tensors, described = to_hf(state, config)
@@ -90,8 +93,8 @@ def _save_hf(
         raise ValueError(f"path: {folder} already holds {rivals[0]}; expected a folder of its own")
     texts = {"config.json": described}
     if preprocess is not None:
-        texts["preprocessor_config.json"] = preprocessing.to_transformers(preprocess)
-    files = {folder / name: _json_writer(content) for name, content in texts.items()}
+        texts["preprocessor_config.json"] = to_transformers(preprocess)
+    files = {folder / name: json_writer(content) for name, content in texts.items()}
     weights = folder / "model.safetensors"
     files[weights] = lambda file: write_safetensors(file, tensors, {"format": "pt"})
     made = not folder.exists()
@@ -105,7 +108,7 @@ def _save_hf(
     return weights
 
 
-def _json_writer(content: dict[str, Any]) -> Callable[[BinaryIO], None]:
+def json_writer(content: dict[str, Any]) -> Callable[[BinaryIO], None]:
     return writer(json.dumps(content, indent=2, sort_keys=True).encode() + b"\n")
 
 

@@ -640,7 +640,7 @@ def test_names_are_unique():
     homes = {}
     for entry in ENTRIES:
         for spelling in (entry["name"], *entry["aliases"], entry["repository"]):
-            assert homes.setdefault(known._plain(spelling), entry["name"]) == entry["name"]
+            assert homes.setdefault(known.plain_spelling(spelling), entry["name"]) == entry["name"]
     assert len({entry["name"] for entry in ENTRIES}) == len(ENTRIES)
     assert len({entry["repository"] for entry in ENTRIES}) == len(ENTRIES)
 

@@ -13,11 +13,12 @@ LAYOUTS, READER, HEADER = (
     "checkpoints.reader",
     "checkpoints.safetensors_header",
 )
-CONFIGS, FOREIGN, WRITER = (
+CONFIGS, TRANSFORMERS, OPEN_CLIP = (
     "checkpoints.configs",
-    "checkpoints.foreign_configs",
-    "checkpoints.writer",
+    "checkpoints.transformers_config",
+    "checkpoints.open_clip_config",
 )
+JSON, NOTES, WRITER = "checkpoints.json_files", "checkpoints.notes", "checkpoints.writer"
 
 BUGS = [
     Bug("q and k swapped", "transformers", LAYOUTS, "self_attn.q_proj.{n} self_attn.k_proj.{n}", "self_attn.k_proj.{n} self_attn.q_proj.{n}"),
@@ -26,7 +27,7 @@ BUGS = [
     Bug("projection of another layout transposed", "original", LAYOUTS, "return array.T if layout == \"hf\" and name in TRANSPOSED", "return array.T.reshape(array.shape) if name in TRANSPOSED"),
     Bug("mended pre_layernorm missed", "other_spelling", LAYOUTS, 'key.replace("pre_layernorm.", "pre_layrnorm.")', "key"),
     Bug("counters of batches kept", "original", LAYOUTS, 'DROPPED = ("num_batches_tracked", ', "DROPPED = ("),
-    Bug("missing tensors accepted", "missing", LAYOUTS, "        if name not in plan:", "        if False:"),
+    Bug("missing tensors accepted", "missing", LAYOUTS, "        if name not in key_map:", "        if False:"),
     Bug("unmatched keys accepted", "missing", LAYOUTS, "        if key not in used:", "        if False:"),
     Bug("BF16 shifted by a byte", "halves", READER, "wide <<= 16", "wide <<= 8"),
     Bug("F16 kept as it is", "halves", READER, "return raw.astype(np.float32)", "return raw"),
@@ -41,19 +42,19 @@ BUGS = [
     Bug("bytes left over accepted", "broken", HEADER, "if at != available:", "if at > available:"),
     Bug("size not checked against shape", "broken", HEADER, "if offsets[1] - offsets[0] != expected:", "if False:"),
     Bug("sizes in 64 bits, which wrap", "broken", HEADER, "math.prod(shape) * ITEM_BYTES[dtype]", "math.prod(shape) * ITEM_BYTES[dtype] % 2**64"),
-    Bug("duplicate keys accepted", "broken", HEADER, "if key in result:", "if False:"),
+    Bug("duplicate keys accepted", "broken", JSON, "if key in result:", "if False:"),
     Bug("header's length believed", "broken", HEADER, "if length > min(size - 8, MAX_JSON):", "if False:"),
-    Bug("end-of-text rule of old files forgotten", "transformers", FOREIGN, "None if end == LEGACY_END else end", "end"),
-    Bug("end-of-text id ignored", "transformers", FOREIGN, "None if end == LEGACY_END else end", "None"),
-    Bug("tanh GELU taken for GELU", "transformers", FOREIGN, '"gelu_new": "gelu_tanh"', '"gelu_new": "gelu"'),
-    Bug("eps ignored", "transformers", FOREIGN, '    "layer_norm_eps": "eps",\n', ""),
-    Bug("quick_gelu turned round", "open_clip", FOREIGN, '"quick_gelu" if quick else "gelu"', '"gelu" if quick else "quick_gelu"'),
-    Bug("open_clip without a flag taken for QuickGELU", "open_clip", FOREIGN, '"text.activation": "gelu",\n    "text.heads": 8,\n    "text.eps": 1e-5,\n    "text.end_id": None', '"text.activation": "quick_gelu",\n    "text.heads": 8,\n    "text.eps": 1e-5,\n    "text.end_id": None'),
+    Bug("end-of-text rule of old files forgotten", "transformers", TRANSFORMERS, "None if end == LEGACY_END else end", "end"),
+    Bug("end-of-text id ignored", "transformers", TRANSFORMERS, "None if end == LEGACY_END else end", "None"),
+    Bug("tanh GELU taken for GELU", "transformers", TRANSFORMERS, '"gelu_new": "gelu_tanh"', '"gelu_new": "gelu"'),
+    Bug("eps ignored", "transformers", TRANSFORMERS, '    "layer_norm_eps": "eps",\n', ""),
+    Bug("quick_gelu turned round", "open_clip", OPEN_CLIP, '"quick_gelu" if quick else "gelu"', '"gelu" if quick else "quick_gelu"'),
+    Bug("open_clip without a flag taken for QuickGELU", "open_clip", OPEN_CLIP, '"text.activation": "gelu",\n    "text.heads": 8,\n    "text.eps": 1e-5,\n    "text.end_id": None', '"text.activation": "quick_gelu",\n    "text.heads": 8,\n    "text.eps": 1e-5,\n    "text.end_id": None'),
     Bug("the known name outranks the file", "open_clip", LAYOUTS, "return [Source(name, claims), *sources, known, rest]", "return [known, Source(name, claims), *sources, rest]"),
     Bug("disagreement ignored", "disagreement", CONFIGS, "if claimed != found:", "if False:"),
     Bug("heads of the attention pool from the stem's width", "original", CONFIGS, "width = 32 * seen.width if seen.is_resnet else seen.width", "width = seen.width * 8"),
     Bug("heads always of width 64", "beside_a_hub_file", CONFIGS, 'if f"{tower}.heads" in source.claims:', 'if f"{tower}.head" in source.claims:'),
-    Bug("activation not written", "writer", FOREIGN, "name: None if tower is None else vars(tower)", "name: None"),
+    Bug("activation not written", "writer", NOTES, "name: None if tower is None else vars(tower)", "name: None"),
     Bug("tensors written as they lie", "writer_hf", WRITER, 'np.ascontiguousarray(array, "<f4").data', 'array.astype("<f4").tobytes("A")'),
     Bug("header not padded", "copy_on_write", WRITER, 'b" " * (-len(data) % 8)', 'b" " * (-len(data) % 8 + 1)'),
 ]  # fmt: skip

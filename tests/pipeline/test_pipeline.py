@@ -10,8 +10,7 @@ from pipelines import make_pipeline
 
 import miniclip
 from miniclip import backends
-from miniclip.checkpoints import hub
-from miniclip.checkpoints.safetensors_header import CheckpointError
+from miniclip.checkpoints import CheckpointError, hub
 from miniclip.inputs.bpe import train_merges
 from miniclip.inputs.tokenizer import Tokenizer
 from miniclip.inputs.vocabulary import BPE_FILE
