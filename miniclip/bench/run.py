@@ -23,7 +23,7 @@ from miniclip.bench.subjects import (
     make_pipeline,
     our_subjects,
 )
-from miniclip.bench.threads import cores, limited
+from miniclip.bench.threads import blas_limits, cores, limited
 from miniclip.files import write_bytes
 from miniclip.models import OPENAI_CONFIGS, CLIPConfig
 from miniclip.ops.array import Array
@@ -63,7 +63,7 @@ class Options:
 def bench(options: Options, report: Callable[[str], None] = print) -> dict[str, Any]:
     """Measure what the options ask for; tables go to `report` one by one, the record comes back.
 
-    Raises ValueError naming the wrong argument, ImportError for a peer that is not installed,
+    Raises ValueError naming the wrong argument, ImportError for a library that is not installed,
     before anything is measured; ValueError naming the subject that computes something else.
     """
     options = checked(options)
@@ -193,6 +193,7 @@ def take_times(subjects: Sequence[Subject], limits: Limits) -> dict[str, list[fl
 
 def checked(options: Options) -> Options:
     """The options with defaults filled in. Raises ValueError or ImportError before any work."""
+    blas_limits()
     check_choices("kind", [options.kind], KINDS)
     models = options.models or MODELS[options.kind]
     batches = options.batches or BATCHES[options.kind]

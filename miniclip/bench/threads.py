@@ -15,18 +15,28 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def blas_limits() -> Any:
+    """threadpoolctl's context manager. ImportError that says how to get it, where it is missing."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        raise ImportError(
+            "bench: needs threadpoolctl, to give everybody the same number of threads: "
+            'pip install "miniclip[bench]" (or threadpoolctl alone, to measure without peers)'
+        ) from None
+    return threadpool_limits
+
+
 @contextmanager
 def limited(count: int, torch: Any = None) -> Iterator[None]:
     """BLAS, the plans and (where the module is given) PyTorch use `count` threads; then as before.
 
     ONNX Runtime is told when a session is made.
     """
-    from threadpoolctl import threadpool_limits
-
     from miniclip.cpu.team import set_threads
 
     before = None if torch is None else torch.get_num_threads()
-    with threadpool_limits(count, user_api="blas"):
+    with blas_limits()(count, user_api="blas"):
         try:
             if torch is not None:
                 torch.set_num_threads(count)

@@ -5,6 +5,7 @@ import itertools
 import json
 import mmap
 import platform
+import sys
 import time
 import types
 from importlib.util import find_spec
@@ -434,6 +435,19 @@ def test_threads_are_limited_and_restored(monkeypatch):
         raise KeyError
     assert blas() == before
     assert told == [1, 1, 7, None]  # PyTorch and the plans, before and after
+
+
+def test_without_threadpoolctl_nothing_is_measured(monkeypatch):
+    """It is an extra: one line says how to get it, before a model is made."""
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)  # importing it is an error
+    told = r'bench: needs threadpoolctl, .*: pip install "miniclip\[bench\]"'
+    with pytest.raises(ImportError, match=told), bench_threads.limited(1):
+        pass
+    lines = []
+    for kind in run.KINDS:
+        with pytest.raises(ImportError, match=told):
+            run.bench(run.Options(kind), lines.append)
+    assert lines == []
 
 
 def test_plans_are_measured_beside_the_modules():
