@@ -74,14 +74,6 @@ def layer(rows, n_in, n_out):
     )
 
 
-def pool(channels, size, heads, out):
-    """Attention over a map, with its projections of q, k, v and of the result."""
-    sides = [channels, channels, channels, out]
-    weights = [x for n in sides for x in (0.05 * normal(n, channels), normal(n))]
-    inputs = [normal(128, channels, size, size), normal(size * size + 1, channels), *weights]
-    return f"{channels} channels, {size}x{size}, {heads} heads", inputs, (heads,)
-
-
 def classes(n, count):
     return f"{n} of {count} classes", [normal(n, count), RNG.integers(0, count, n)], ()
 
@@ -119,7 +111,6 @@ PAIRS = {
     "scaled_dot_product_attention": [
         (f"128 x 4 x {t} x 32", [normal(128, 4, t, 32) for _ in "qkv"], ()) for t in (24, 65)
     ],
-    "attention_pool": [pool(512, 2, 8, 128)],
     "cosine_logits": [features(128, 128), features(1024, 128)],
     "cross_entropy": [classes(128, 128), classes(128, 1000)],
     "contrastive_loss": [features(128, 128), features(1024, 128)],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from miniclip.nn.layers import Linear, zeros
 from miniclip.nn.module import Module
-from miniclip.ops.array import Array
+from miniclip.ops.array import Array, Cache
 
 
 class MultiheadAttention(Module):
@@ -50,9 +50,11 @@ class MultiheadAttention(Module):
 class AttentionPool2d(Module):
     """One query, the mean pixel, pools a feature map: (B, C, H, W) -> (B, E).
 
-    The four projections are modules for the sake of their names; the pool is one op, as it is one
-    functional call in the original. For a map of another size than `grid` the positions are
+    The mean asks, the mean and all pixels answer. The four projections are modules for the sake of
+    their names and are not called as such: in the original the whole pool is one functional call,
+    and hooks on its projections never fire. For a map of another size than `grid` the positions are
     resized to it, bicubically; whether such images are let in is for the tower to say.
+    Source: CLIP section 2.4; `AttentionPool2d` of the original model.py.
     """
 
     def __init__(self, grid: int, width: int, heads: int, embed: int) -> None:
@@ -68,12 +70,19 @@ class AttentionPool2d(Module):
         return f"grid={self.grid}x{self.grid}, heads={self.heads}"
 
     def forward(self, x: Array) -> Array:
-        projections = [self.q_proj, self.k_proj, self.v_proj, self.c_proj]
-        weights = [p.data for proj in projections for p in proj.parameters_.values()]
+        ops = self.ops
+        tokens, mean_cache = ops.mean_token(map_to_tokens(x))  # (B, 1 + HW, C)
         positions, resized = self.positions(x.shape[2], x.shape[3])
-        y, cache = self.ops.attention_pool(x, positions, *weights, self.heads)
-        self.save((cache, resized))
-        return y
+        tokens, positions_cache = ops.add_positions(tokens, positions)
+        q, q_cache = project(self.q_proj, tokens[:, :1])  # (B, 1, C): only the mean token asks
+        k, k_cache = project(self.k_proj, tokens)  # (B, 1 + HW, C)
+        v, v_cache = project(self.v_proj, tokens)
+        q, k, v = (ops.split_heads(a, self.heads) for a in (q, k, v))  # (B, H, 1 or 1 + HW, d)
+        mixed, attention_cache = ops.scaled_dot_product_attention(q, k, v)  # (B, H, 1, d)
+        y, c_cache = project(self.c_proj, ops.merge_heads(mixed))  # (B, 1, E)
+        to_tokens = (tuple(x.shape), mean_cache, resized, positions_cache)
+        self.save((to_tokens, q_cache, k_cache, v_cache, attention_cache, c_cache))
+        return y[:, 0]
 
     def positions(self, rows: int, columns: int) -> tuple[Array, object]:
         """The positions for a map of this size, and the cache of the resizing (None without)."""
@@ -83,13 +92,52 @@ class AttentionPool2d(Module):
         return self.ops.interpolate_positions(positions, (rows, columns))
 
     def backward(self, dy: Array) -> Array:
-        # y = attention_pool(x, positions, ...); positions = interpolate_positions(...) if resized
-        cache, resized = self.saved()
-        dx, dpositions, *dweights = self.ops.attention_pool_backward(dy, cache)
+        ops = self.ops
+        to_tokens, q_cache, k_cache, v_cache, attention_cache, c_cache = self.saved()
+        # y = c_proj(merge_heads(mixed)); mixed = attention(q, k, v)
+        dmerged = project_backward(self.c_proj, dy[:, None], c_cache)  # (B, 1, C)
+        dmixed = ops.split_heads(dmerged, self.heads)  # (B, H, 1, d)
+        gradients = ops.scaled_dot_product_attention_backward(dmixed, attention_cache)
+        dq, dk, dv = (ops.merge_heads(a) for a in gradients)  # (B, 1 or 1 + HW, C)
+        # q = q_proj(tokens[:, :1]); k, v = k_proj(tokens), v_proj(tokens)
+        dquery = project_backward(self.q_proj, dq, q_cache)  # (B, 1, C)
+        dkeys = project_backward(self.k_proj, dk, k_cache)  # (B, 1 + HW, C)
+        dtokens = dkeys + project_backward(self.v_proj, dv, v_cache)
+        dtokens[:, :1] += dquery  # the mean token is query, key and value
+        # tokens = [mean; pixels] + positions
+        shape, mean_cache, resized, positions_cache = to_tokens
+        dtokens, dpositions = ops.add_positions_backward(dtokens, positions_cache)
         if resized is not None:
-            dpositions = self.ops.interpolate_positions_backward(dpositions, resized)
+            dpositions = ops.interpolate_positions_backward(dpositions, resized)
         self.positional_embedding.add_grad(dpositions)
-        for proj in (self.q_proj, self.k_proj, self.v_proj, self.c_proj):
-            for parameter in proj.parameters_.values():
-                parameter.add_grad(dweights.pop(0))
-        return dx
+        return tokens_to_map(ops.mean_token_backward(dtokens, mean_cache), shape)
+
+
+def project(layer: Linear, x: Array) -> tuple[Array, Cache]:
+    """What the layer computes, without calling the module: (..., in) -> (..., out), and a cache."""
+    bias = None if layer.bias is None else layer.bias.data
+    y, cache = layer.ops.linear(x, layer.weight.data, bias)
+    return y, cache
+
+
+def project_backward(layer: Linear, dy: Array, cache: Cache) -> Array:
+    """The gradient of `project`'s input; adds to those of the layer's parameters."""
+    dx, dweight, dbias = layer.ops.linear_backward(dy, cache)
+    layer.weight.add_grad(dweight)
+    if layer.bias is not None:
+        layer.bias.add_grad(dbias)
+    return dx
+
+
+def map_to_tokens(x: Array) -> Array:
+    """A feature map's pixels as tokens, row by row: (B, C, H, W) -> (B, H * W, C).
+
+    A rearrangement (of a map in one piece a view): its backward is `tokens_to_map`.
+    """
+    batch, channels, height, width = x.shape
+    return x.reshape(batch, channels, height * width).transpose(0, 2, 1)
+
+
+def tokens_to_map(tokens: Array, shape: tuple[int, ...]) -> Array:
+    """The inverse of `map_to_tokens`: (B, H * W, C) -> shape, (B, C, H, W)."""
+    return tokens.transpose(0, 2, 1).reshape(shape)

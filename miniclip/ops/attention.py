@@ -1,4 +1,4 @@
-"""Scaled dot-product attention, and pooling by it. Derivations: docs/ops/attention.md."""
+"""Scaled dot-product attention and what surrounds it. Derivations: docs/ops/attention.md."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 
 from miniclip.ops.activation import softmax, softmax_backward
 from miniclip.ops.array import Array, Cache, check_floats
-from miniclip.ops.linear import linear, linear_backward
 
 
 def split_heads(x: Array, heads: int) -> Array:
@@ -79,61 +78,3 @@ def scaled_dot_product_attention_backward(dy: Array, cache: Cache) -> tuple[Arra
     dq = np.matmul(dscores, k)  # (B, H, Tq, d)
     dk = np.matmul(dscores.swapaxes(-1, -2), q)  # (B, H, T, d)
     return dq, dk, dv
-
-
-def attention_pool(
-    x: Array,
-    positions: Array,
-    q_weight: Array,
-    q_bias: Array,
-    k_weight: Array,
-    k_bias: Array,
-    v_weight: Array,
-    v_bias: Array,
-    c_weight: Array,
-    c_bias: Array,
-    heads: int,
-) -> tuple[Array, Cache]:
-    """Pool a feature map by one query: the mean of its pixels asks the mean and all pixels.
-
-    x: (B, C, H, W). positions: (1 + H * W, C). q, k, v weights (C, C), biases (C,).
-    c_weight: (E, C), c_bias: (E,), the projection of what the query brought back.
-    Returns y (B, E) and the cache. float32 or float64, the same for all.
-    Source: CLIP section 2.4; `AttentionPool2d` in the original model.py.
-    """
-    check_floats("attention_pool", x=x, positions=positions)
-    batch, channels, height, width = x.shape
-    pixels = x.reshape(batch, channels, height * width).transpose(0, 2, 1)  # (B, HW, C)
-    mean = pixels.mean(axis=1, keepdims=True)  # (B, 1, C)
-    tokens = np.concatenate([mean, pixels], axis=1) + positions  # (B, 1 + HW, C)
-    q, q_cache = linear(tokens[:, :1], q_weight, q_bias)  # (B, 1, C): the mean token alone
-    k, k_cache = linear(tokens, k_weight, k_bias)  # (B, 1 + HW, C)
-    v, v_cache = linear(tokens, v_weight, v_bias)
-    mixed, attention_cache = scaled_dot_product_attention(
-        split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
-    )  # (B, heads, 1, C/heads)
-    y, c_cache = linear(merge_heads(mixed), c_weight, c_bias)  # (B, 1, E)
-    cache = (x.shape, heads, q_cache, k_cache, v_cache, attention_cache, c_cache)
-    return y[:, 0], cache
-
-
-def attention_pool_backward(dy: Array, cache: Cache) -> tuple[Array | None, ...]:
-    """dy: (B, E). Returns ten gradients: dx, dpositions, then weight and bias of q, k, v, c."""
-    shape, heads, q_cache, k_cache, v_cache, attention_cache, c_cache = cache
-    batch, channels, height, width = shape
-    # y = linear(merge_heads(mixed), c)
-    dmerged, dc_weight, dc_bias = linear_backward(dy[:, None], c_cache)
-    dq, dk, dv = scaled_dot_product_attention_backward(split_heads(dmerged, heads), attention_cache)
-    # q = linear(tokens[:, :1]); k, v = linear(tokens)
-    dquery, dq_weight, dq_bias = linear_backward(merge_heads(dq), q_cache)  # (B, 1, C)
-    dkeys, dk_weight, dk_bias = linear_backward(merge_heads(dk), k_cache)
-    dvalues, dv_weight, dv_bias = linear_backward(merge_heads(dv), v_cache)
-    dtokens = dkeys + dvalues  # (B, 1 + HW, C)
-    dmean = dtokens[:, :1] + dquery  # (B, 1, C): the mean token is query, key and value
-    # tokens = [mean; pixels] + positions
-    dpositions = np.concatenate([dmean, dtokens[:, 1:]], axis=1).sum(axis=0)
-    # mean = pixels.mean(): each pixel has a share of 1 / HW in it
-    dpixels = dtokens[:, 1:] + dmean / (height * width)  # (B, HW, C)
-    dx = dpixels.transpose(0, 2, 1).reshape(batch, channels, height, width)
-    dq_dk = (dq_weight, dq_bias, dk_weight, dk_bias)
-    return dx, dpositions, *dq_dk, dv_weight, dv_bias, dc_weight, dc_bias

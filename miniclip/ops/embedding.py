@@ -87,6 +87,23 @@ def prepend_class_token_backward(dy: Array, cache: Cache) -> tuple[Array, Array]
     return dy[:, 1:], dy[:, 0].sum(axis=0)
 
 
+def mean_token(x: Array) -> tuple[Array, Cache]:
+    """Put the mean of all tokens first in every image: (B, T, D) -> (B, 1 + T, D).
+
+    The first step of CLIP's attention pool, whose only query is that mean. float32 or float64.
+    Source: `AttentionPool2d` in the original model.py.
+    """
+    check_floats("mean_token", x=x)
+    mean = x.mean(axis=1, keepdims=True)  # (B, 1, D)
+    return np.concatenate([mean, x], axis=1), None
+
+
+def mean_token_backward(dy: Array, cache: Cache) -> Array:
+    """dy: (B, 1 + T, D). Returns dx (B, T, D)."""
+    # y = [mean; x]: a token is there itself, and with a share of 1 / T in the mean
+    return dy[:, 1:] + dy[:, :1] / (dy.shape[1] - 1)
+
+
 def take_class_token(x: Array) -> tuple[Array, Cache]:
     """The vector of the first token, which speaks for the image: (B, T, D) -> (B, D)."""
     check_floats("take_class_token", x=x)

@@ -35,8 +35,6 @@ COMPILED = [
     Bug("heads of the gradients side by side in the wrong order", SDPA, HEADS, "[dq, dk, dv], mask)", "[dk, dq, dv] if q.shape == k.shape else [dq, dk, dv], mask)"),
     Bug("a view's beginning forgotten", SDPA, HEADS, "begin = (address(x) - address(root)) // size", "begin = 0"),
     Bug("scores scaled by the values' width", SDPA, HEADS, "scale = q.dtype.type(width**-0.5)", "scale = q.dtype.type(1.0)"),
-    Bug("the query's gradient not in the pool's", "attention_pool", HEADS, "    dtokens[:, :1] += dquery  # the mean token is query, key and value\n", ""),
-    Bug("share of the mean token in the pixels forgotten", "attention_pool", HEADS, "    dpixels += dtokens[:, :1] / (height * width)\n", ""),
     Bug("the texts' log-sum-exp along the images", "contrastive_loss", LOSSES, "log_sum_exp(np.ascontiguousarray(logits.T))\n    if", "log_sum_exp(logits)\n    if"),
     Bug("the diagonal's gradient counted once", "contrastive_loss", LOSSES, "-= 1 / n + 1 / m", "-= 1 / n"),
     Bug("several positives of a text not shared out", "contrastive_loss", LOSSES, "dlogits -= pairs / pairs.sum(axis=0, keepdims=True) / m", "dlogits -= pairs / m"),

@@ -4,13 +4,23 @@ import sys
 
 import model_checks
 import pytest
+from hypothesis import given
+from op_checks import few
 from planting import Bug, planted_package
+from pool_checks import check_pool, poolings
 
 BLOCKS, LAYERS, ATTENTION = "nn.blocks", "nn.layers", "nn.attention"
 VIT, RESNET, TEXT, CLIP = "models.vit", "models.resnet", "models.text", "models.clip"
 
 BUGS = [
-    Bug("attention pool over the pixels only", "resnet", "ops.attention", "k, k_cache = linear(tokens, k_weight, k_bias)", "k, k_cache = linear(tokens * (np.arange(tokens.shape[1]) > 0)[:, None], k_weight, k_bias)"),
+    Bug("attention pool over the pixels only", "pool", ATTENTION, "k, k_cache = project(self.k_proj, tokens)", "k, k_cache = project(self.k_proj, tokens - ops.take_class_token_backward(tokens[:, 0], tokens.shape))"),
+    Bug("values of the pixels only", "resnet", ATTENTION, "v, v_cache = project(self.v_proj, tokens)", "v, v_cache = project(self.v_proj, tokens - ops.take_class_token_backward(tokens[:, 0], tokens.shape))"),
+    Bug("the pool's query without its position", "pool", ATTENTION, "project(self.q_proj, tokens[:, :1])", "project(self.q_proj, tokens[:, :1] - positions[:1])"),
+    Bug("first pixel for the pool's query", "resnet", ATTENTION, "project(self.q_proj, tokens[:, :1])", "project(self.q_proj, tokens[:, 1:2])"),
+    Bug("the query's gradient not in the mean token's", "pool", ATTENTION, "        dtokens[:, :1] += dquery  # the mean token is query, key and value\n", ""),
+    Bug("mean token as query only", "resnet", ATTENTION, "dtokens[:, :1] += dquery", "dtokens[:, :1] = dquery"),
+    Bug("resized positions' gradient not brought back", "pool", ATTENTION, "if resized is not None:\n            dpositions", "if resized is None:\n            dpositions"),
+    Bug("rows and columns of the pool's grid swapped", "pool", ATTENTION, "self.positions(x.shape[2], x.shape[3])", "self.positions(x.shape[3], x.shape[2])"),
     Bug("ln_post before the token is taken, over all tokens' mean", "vit", VIT, "pooled, pool_cache = ops.take_class_token(tokens)", "pooled, pool_cache = ops.take_class_token(tokens)\n        pooled = tokens.mean(axis=1)"),
     Bug("class token's output not normalised", "vit", VIT, "y = self.ln_post(pooled)", "self.ln_post(pooled)\n        y = pooled"),
     Bug("text read at the last token", "vit", TEXT, "ops.gather_end_of_text(tokens, ids, self.config.end_id)", "ops.gather_end_of_text(tokens, ids * 0 + __import__('numpy').arange(ids.shape[1]))"),
@@ -52,6 +62,8 @@ def check(package, where):
         model_checks.check_two_passes(package)
     elif where == "both outputs":
         model_checks.check_both_outputs(package)
+    elif where == "pool":
+        few(given(poolings())(lambda pooling: check_pool(package, pooling)))()
     else:
         model_checks.check_tower(package, where, training=where == "resnet")
         if where == "vit":
@@ -65,7 +77,7 @@ def test_it_is_found(bug, tmp_path):
         check(package, bug.where)
 
 
-@pytest.mark.parametrize("where", ["vit", "resnet", "twice", "both outputs"])
+@pytest.mark.parametrize("where", ["vit", "resnet", "pool", "twice", "both outputs"])
 def test_without_a_bug_nothing_is_found(where, tmp_path):
     """The control: the same copying and importing, nothing planted."""
     harmless = Bug(

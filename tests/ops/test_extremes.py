@@ -220,8 +220,6 @@ def example_of(op):
     tokens, unit, number = rng.standard_normal((2, 3, 4)), np.eye(3, 4), np.array(0.5)
     square, heads = rng.standard_normal((4, 4)), rng.standard_normal((2, 2, 3, 4))
     norm = {"x": image, "weight": vector, "bias": vector}
-    projections = {n: a for p in "qkvc" for n, a in
-                   ((f"{p}_weight", square), (f"{p}_bias", vector))}  # fmt: skip
     examples = {
         "linear": {"x": tokens, "weight": square, "bias": vector},
         "conv2d": {"x": image, "weight": rng.standard_normal((4, 4, 3, 3)), "bias": vector},
@@ -231,12 +229,12 @@ def example_of(op):
         "embedding": {"ids": ids, "table": square},
         "patch_embedding": {"x": image, "weight": rng.standard_normal((4, 4, 2, 2))},
         "prepend_class_token": {"x": tokens, "class_embedding": vector},
+        "mean_token": {"x": tokens},
         "take_class_token": {"x": tokens},
         "add_positions": {"x": tokens, "positions": rng.standard_normal((3, 4))},
         "gather_end_of_text": {"x": tokens, "ids": ids},
         "interpolate_positions": {"positions": rng.standard_normal((5, 4))},
         SDPA: {"q": heads, "k": heads, "v": heads},
-        "attention_pool": {"x": image, "positions": rng.standard_normal((10, 4))} | projections,
         "cosine_logits": {"images": unit, "texts": unit, "log_scale": number},
         "cross_entropy": {"logits": square, "targets": np.zeros(4, int)},
         "contrastive_loss": {"images": unit, "texts": unit, "log_scale": number},
@@ -245,7 +243,6 @@ def example_of(op):
     options = {
         "patch_embedding": {"stride": 1},
         "interpolate_positions": {"grid": (3, 3)},
-        "attention_pool": {"heads": 2},
         "avg_pool2d": {"kernel": 2},
     }
     only_x = {"x": image}

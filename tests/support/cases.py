@@ -248,20 +248,6 @@ def draw_attention(draw):
     return Sample({"q": q, "k": k, "v": v, "mask": mask}, seed=seed)
 
 
-def draw_attention_pool(draw):
-    rng, seed = start(draw)
-    batch, heads, head_width, out = draw(sizes(1, 3)), draw(sizes(1, 3)), draw(sizes(4, 6)), 5
-    height, width, channels = draw(sizes(1, 4)), draw(sizes(1, 4)), heads * head_width
-    inputs = {
-        "x": normal(rng, batch, channels, height, width),
-        "positions": normal(rng, 1 + height * width, channels),
-    }
-    for name, rows in (("q", channels), ("k", channels), ("v", channels), ("c", out)):
-        inputs[f"{name}_weight"] = normal(rng, rows, channels, scale=channels**-0.5)
-        inputs[f"{name}_bias"] = normal(rng, rows)
-    return Sample(inputs, {"heads": heads}, seed)
-
-
 def draw_cross_entropy(draw):
     rng, seed = start(draw)
     n, classes = draw(sizes(1, 9)), draw(sizes(4, 20))
@@ -340,34 +326,6 @@ def torch_interpolate(positions, grid, prefix, antialias):
     return torch.cat([first, resized[0].permute(1, 2, 0).reshape(grid[0] * grid[1], -1)])
 
 
-def torch_attention_pool(x, positions, qw, qb, kw, kb, vw, vb, cw, cb, heads):
-    """As AttentionPool2d of the original calls it: PyTorch's own multi-head attention."""
-    tokens = x.flatten(2).permute(2, 0, 1)  # (HW, B, C)
-    tokens = torch.cat([tokens.mean(0, keepdim=True), tokens]) + positions[:, None]
-    y, _ = F.multi_head_attention_forward(
-        query=tokens[:1],
-        key=tokens,
-        value=tokens,
-        embed_dim_to_check=tokens.shape[-1],
-        num_heads=heads,
-        q_proj_weight=qw,
-        k_proj_weight=kw,
-        v_proj_weight=vw,
-        in_proj_weight=None,
-        in_proj_bias=torch.cat([qb, kb, vb]),
-        bias_k=None,
-        bias_v=None,
-        add_zero_attn=False,
-        dropout_p=0.0,
-        out_proj_weight=cw,
-        out_proj_bias=cb,
-        use_separate_proj_weight=True,
-        training=False,
-        need_weights=False,
-    )
-    return y[0]
-
-
 def torch_contrastive(images, texts, log_scale, targets):
     """Cross-entropy over the rows and over the columns, with PyTorch's probability targets."""
     logits = log_scale.exp() * images @ texts.T
@@ -421,6 +379,7 @@ CASES = [
     Case("embedding", draw_embedding, lambda ids, table: F.embedding(ids, table)),
     Case("patch_embedding", draw_patch_embedding, torch_patch_embedding),
     Case("prepend_class_token", partial(draw_tokens, class_embedding=class_token), torch_prepend),
+    Case("mean_token", draw_tokens, lambda x: torch.cat([x.mean(1, keepdim=True), x], dim=1)),
     Case("take_class_token", draw_tokens, lambda x: x[:, 0]),
     Case(
         "add_positions",
@@ -434,12 +393,6 @@ CASES = [
         draw_attention,
         lambda q, k, v, mask: F.scaled_dot_product_attention(q, k, v, attn_mask=mask),
         cancels=("q", "k"),  # with one key their gradient is zero
-    ),
-    Case(
-        "attention_pool",
-        draw_attention_pool,
-        torch_attention_pool,
-        cancels=("k_bias", "k_weight", "q_weight", "q_bias"),  # with one pixel, two like tokens
     ),
     Case("cross_entropy", draw_cross_entropy, F.cross_entropy),
     Case(

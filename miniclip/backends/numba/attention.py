@@ -11,16 +11,12 @@ from typing import Any
 import numpy as np
 
 from miniclip.backends.numba import attention_kernels as kernels
-from miniclip.backends.numba.linear import linear, linear_backward
 from miniclip.cpu.arrays import ready
 from miniclip.cpu.share import in_pieces
 from miniclip.cpu.simd import VECTOR_BYTES
 from miniclip.ops.array import Array, Cache, check_floats
-from miniclip.ops.attention import merge_heads, split_heads
 
 __all__ = [
-    "attention_pool",
-    "attention_pool_backward",
     "join_qkv",
     "scaled_dot_product_attention",
     "scaled_dot_product_attention_backward",
@@ -60,66 +56,6 @@ def scaled_dot_product_attention_backward(dy: Array, cache: Cache) -> tuple[Arra
     dq, dk, dv = side_by_side(q, k, v)
     run(kernels.attention_backward, [q, k, v, dy], [dq, dk, dv], mask)
     return dq, dk, dv
-
-
-def attention_pool(
-    x: Array,
-    positions: Array,
-    q_weight: Array,
-    q_bias: Array,
-    k_weight: Array,
-    k_bias: Array,
-    v_weight: Array,
-    v_bias: Array,
-    c_weight: Array,
-    c_bias: Array,
-    heads: int,
-) -> tuple[Array, Cache]:
-    """Pool a feature map by one query: the mean of its pixels asks the mean and all pixels.
-
-    x: (B, C, H, W). positions: (1 + H * W, C). q, k, v weights (C, C), biases (C,).
-    c_weight: (E, C), c_bias: (E,), the projection of what the query brought back.
-    Returns y (B, E) and the cache. float32 or float64, the same for all.
-    The textbook's lines, with the products and the attention of this backend.
-    """
-    check_floats("attention_pool", x=x, positions=positions)
-    batch, channels, height, width = x.shape
-    pixels = x.reshape(batch, channels, height * width).transpose(0, 2, 1)  # (B, HW, C)
-    tokens = np.empty((batch, 1 + height * width, channels), x.dtype)
-    tokens[:, 0], tokens[:, 1:] = pixels.mean(axis=1), pixels
-    tokens += positions  # (B, 1 + HW, C)
-    q, q_cache = linear(tokens[:, :1], q_weight, q_bias)  # (B, 1, C): the mean token alone
-    k, k_cache = linear(tokens, k_weight, k_bias)  # (B, 1 + HW, C)
-    v, v_cache = linear(tokens, v_weight, v_bias)
-    mixed, attention_cache = scaled_dot_product_attention(
-        split_heads(q, heads), split_heads(k, heads), split_heads(v, heads)
-    )  # (B, heads, 1, C/heads)
-    y, c_cache = linear(merge_heads(mixed), c_weight, c_bias)  # (B, 1, E)
-    cache = (x.shape, heads, q_cache, k_cache, v_cache, attention_cache, c_cache)
-    return y[:, 0], cache
-
-
-def attention_pool_backward(dy: Array, cache: Cache) -> tuple[Array | None, ...]:
-    """dy: (B, E). Returns ten gradients: dx, dpositions, then weight and bias of q, k, v, c."""
-    shape, heads, q_cache, k_cache, v_cache, attention_cache, c_cache = cache
-    batch, channels, height, width = shape
-    # y = linear(merge_heads(mixed), c)
-    dmerged, dc_weight, dc_bias = linear_backward(dy[:, None], c_cache)
-    dq, dk, dv = scaled_dot_product_attention_backward(split_heads(dmerged, heads), attention_cache)
-    # q = linear(tokens[:, :1]); k, v = linear(tokens)
-    dquery, dq_weight, dq_bias = linear_backward(merge_heads(dq), q_cache)  # (B, 1, C)
-    dtokens, dk_weight, dk_bias = linear_backward(merge_heads(dk), k_cache)
-    dvalues, dv_weight, dv_bias = linear_backward(merge_heads(dv), v_cache)
-    dtokens += dvalues  # (B, 1 + HW, C)
-    dtokens[:, :1] += dquery  # the mean token is query, key and value
-    # tokens = [mean; pixels] + positions
-    dpositions = dtokens.sum(axis=0)
-    # mean = pixels.mean(): each pixel has a share of 1 / HW in it
-    dpixels = dtokens[:, 1:]  # (B, HW, C)
-    dpixels += dtokens[:, :1] / (height * width)
-    dx = dpixels.transpose(0, 2, 1).reshape(batch, channels, height, width)
-    dq_dk = (dq_weight, dq_bias, dk_weight, dk_bias)
-    return dx, dpositions, *dq_dk, dv_weight, dv_bias, dc_weight, dc_bias
 
 
 def run(kernel: Any, inputs: list[Array], results: list[Array], mask: Array | None) -> None:
