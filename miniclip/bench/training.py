@@ -15,6 +15,7 @@ from miniclip.bench.subjects import load_weights
 from miniclip.cpu.memory import keep_freed_memory
 from miniclip.models import CLIP, CLIPConfig
 from miniclip.ops.array import Array
+from miniclip.ops.embedding import end_of_text
 from miniclip.training.gradients import gradients
 from miniclip.training.optimizer import (
     LARGEST_LOG_SCALE,
@@ -46,7 +47,8 @@ def our_training(config: CLIPConfig, state: Mapping[str, Array], batch: int) -> 
     the second subject does not, like the original."""
     keep_freed_memory()
     images, ids = pictures(config, batch), token_ids(config, batch)
-    longest = int(ids.argmax(axis=1).max()) + 1
+    assert config.text is not None  # `token_ids` has refused it
+    longest = int(end_of_text(ids, config.text.end_id).max()) + 1
     return [
         Subject("numba", our_step(config, state, images, ids[:, :longest])),
         Subject(FULL, our_step(config, state, images, ids)),

@@ -36,6 +36,7 @@ from miniclip.models.vit import VisionTransformer
 from miniclip.nn import layers
 from miniclip.nn.module import Module
 from miniclip.ops.array import Array
+from miniclip.ops.embedding import end_of_text
 
 # What the plans know how to do; anything else runs by its modules.
 TOWERS: set[Any] = {ModifiedResNet, TextTransformer, VisionTransformer}
@@ -165,8 +166,7 @@ class TowerPlan:
         tower = self.tower
         check_ids(ids, tower.config.context_length, tower.config.vocab_size)
         check_ends(ids, tower.config.end_id)
-        end_id = tower.config.end_id
-        ends = np.argmax(ids if end_id is None else ids == end_id, axis=-1)  # (B,)
+        ends = end_of_text(ids, tower.config.end_id)  # (B,)
         program = self.program(self._usual_size())
         y = np.empty((len(ids), program.width), np.float32)
         for part in even_parts(len(ids), program.memory(int(ends.max()) + 1, 1)):

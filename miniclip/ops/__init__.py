@@ -34,6 +34,7 @@ from miniclip.ops.embedding import (
     add_positions_backward,
     embedding,
     embedding_backward,
+    end_of_text,
     gather_end_of_text,
     gather_end_of_text_backward,
     interpolate_positions,
@@ -106,7 +107,7 @@ PAIRS = (
     "sigmoid_loss",
 )
 
-# Functions that need no backward of their own: rearrangements and constants.
+# Functions that need no backward of their own: rearrangements, constants, places.
 HELPERS = (
     "erf",
     "sigmoid",
@@ -115,6 +116,7 @@ HELPERS = (
     "split_qkv",
     "join_qkv",
     "causal_mask",
+    "end_of_text",
 )
 
 # Functions that nobody differentiates: an optimiser's step.

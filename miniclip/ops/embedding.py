@@ -136,15 +136,24 @@ def add_positions_backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     return dy, dpositions
 
 
-def gather_end_of_text(x: Array, ids: Array, end_id: int | None = None) -> tuple[Array, Cache]:
-    """Pick the vector of each text's end-of-text token: (B, T, D), (B, T) -> (B, D).
+def end_of_text(ids: Array, end_id: int | None = None) -> Array:
+    """Where the end-of-text token of each text is: (B, T) integers -> (B,) places in [0, T).
 
     end_id None: the first largest id, as in the original, whose end-of-text token is the last of
     the vocabulary. Otherwise the first place where ids == end_id; every text must have one, which
-    the caller sees to. Source: `CLIP.encode_text` in the original model.py.
+    the caller sees to. Source: `CLIP.encode_text` in the original model.py; with an id, `end_id` is
+    what transformers calls `eos_token_id`.
+    """
+    return np.argmax(ids if end_id is None else ids == end_id, axis=-1)  # the first of equals
+
+
+def gather_end_of_text(x: Array, ids: Array, end_id: int | None = None) -> tuple[Array, Cache]:
+    """Pick the vector of each text's end-of-text token: (B, T, D), (B, T) -> (B, D).
+
+    Where that token is: `end_of_text`. Source: `CLIP.encode_text` in the original model.py.
     """
     check_floats("gather_end_of_text", x=x)
-    end = np.argmax(ids if end_id is None else ids == end_id, axis=-1)  # (B,), the first of equals
+    end = end_of_text(ids, end_id)  # (B,)
     return x[np.arange(x.shape[0], like=ids), end], (end, x.shape)
 
 

@@ -17,6 +17,7 @@ from miniclip.cpu.memory import keep_freed_memory
 from miniclip.models import CLIP
 from miniclip.nn.module import Parameter
 from miniclip.ops.array import Array
+from miniclip.ops.embedding import end_of_text
 from miniclip.training.data import Batch, Dataset, batches
 from miniclip.training.gradients import Outcome, gradients
 from miniclip.training.objectives import OBJECTIVES
@@ -144,8 +145,7 @@ class Trainer:
         """Pixels and ids on the network's backend; ids cut at the longest text of the batch."""
         ops = self.network.ops
         ids = np.asarray(self.encode(batch.captions))
-        end = self.network.text.config.end_id
-        ends = (ids == (ids.max() if end is None else end)).argmax(axis=1)  # (N,)
+        ends = end_of_text(ids, self.network.text.config.end_id)  # (N,)
         ids = ids[:, : int(ends.max()) + 1]  # what follows the end of text is never read
         return ops.asarray(batch.pixels, self.network.dtype), ops.as_ids(ids)
 

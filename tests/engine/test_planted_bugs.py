@@ -29,7 +29,7 @@ BUGS = [
     Bug("one activation for all", "narrow", TRANSFORMER, "activation=ACTIVATIONS[type(gelu)]", "activation=kernels.QUICK_GELU"),
     Bug("texts not causal", "vit", CPU, 'packed["blocks"], width, True, context)', 'packed["blocks"], width, False, context)'),
     Bug("images causal", "vit", VIT, 'packed["blocks"], numbers, False, tokens)', 'packed["blocks"], numbers, True, tokens)'),
-    Bug("largest id for the end of the text", "narrow", CPU, "np.argmax(ids if end_id is None else ids == end_id, axis=-1)", "np.argmax(ids, axis=-1)"),
+    Bug("largest id for the end of the text", "narrow", CPU, "end_of_text(ids, tower.config.end_id)", "end_of_text(ids)"),
     Bug("first token speaks for a text", "vit", CPU, "np.nonzero(real)[1], starts[1:] - 1)", "np.nonzero(real)[1], starts[:-1])"),
     Bug("texts begin one token too late", "vit", CPU, "starts = np.concatenate([[0], np.cumsum(ends + 1)])", "starts = np.concatenate([[0], np.cumsum(ends + 1)])\n        starts[1:-1] += 1"),
     Bug("every word in the first place", "vit", CPU, "np.nonzero(real)[1]", "0 * np.nonzero(real)[1]"),

@@ -296,6 +296,24 @@ def test_splitting_qkv_and_joining_it(name, dtype):
 
 
 @BACKENDS
+@pytest.mark.parametrize("largest_is_last", [True, False])
+def test_end_of_text(name, largest_is_last):
+    """First, last or in the middle; padding may repeat the end token, or hold any other id."""
+    backend = backends_here.load(name)
+    end_id = None if largest_is_last else 3
+    end, word = (9, 3) if largest_is_last else (3, 9)  # by id: a larger one may come before
+    ids = [
+        [end, 0, 0, 0],
+        [word, word, word, end],
+        [word, end, 0, word],
+        [word, end, end, end],
+        [1, 2, end, end],
+    ]
+    places = backend.end_of_text(to_backend(backend, np.array(ids)), end_id)
+    assert backend.to_numpy(places).tolist() == [0, 3, 1, 1, 2]
+
+
+@BACKENDS
 def test_erf(name):
     """Within 1e-14 of the C library's, everywhere."""
     backend = backends_here.load(name)

@@ -41,7 +41,7 @@ FORWARD = [
     Bug("overlapping patches cut without overlap", "patch_embedding", EMBEDDING, "columns = im2col(x, (patch, patch), stride, 0)", "columns = im2col(x, (patch, patch), patch, 0)"),
     Bug("class token last", "prepend_class_token", EMBEDDING, "np.concatenate([first, x], axis=1)", "np.concatenate([x, first], axis=1)"),
     Bug("mean token last", "mean_token", EMBEDDING, "np.concatenate([mean, x], axis=1)", "np.concatenate([x, mean], axis=1)"),
-    Bug("last token for end of text", "gather_end_of_text", EMBEDDING, "end = np.argmax(ids if end_id is None else ids == end_id, axis=-1)", "end = 0 * np.argmax(ids, axis=-1) + ids.shape[1] - 1"),
+    Bug("last token for end of text", "gather_end_of_text", EMBEDDING, "end = end_of_text(ids, end_id)", "end = 0 * end_of_text(ids, end_id) + ids.shape[1] - 1"),
     Bug("end id not looked for", "gather_end_of_text", EMBEDDING, "np.argmax(ids if end_id is None else ids == end_id, axis=-1)", "np.argmax(ids, axis=-1)"),
     Bug("antialias ignored", "interpolate_positions", EMBEDDING, "    if antialias:", "    if False:"),
     Bug("corners aligned", "interpolate_positions", EMBEDDING, "+ 0.5) * (n / m) - 0.5", "+ 0.0) * (n - 1) / max(m - 1, 1)"),
