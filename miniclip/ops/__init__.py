@@ -56,8 +56,11 @@ from miniclip.ops.loss import (
     cosine_logits_backward,
     cross_entropy,
     cross_entropy_backward,
+    pair_targets,
     sigmoid_loss,
     sigmoid_loss_backward,
+    target_shares,
+    target_signs,
 )
 from miniclip.ops.norm import (
     batch_norm,
@@ -117,6 +120,9 @@ HELPERS = (
     "join_qkv",
     "causal_mask",
     "end_of_text",
+    "pair_targets",
+    "target_shares",
+    "target_signs",
 )
 
 # Functions that nobody differentiates: an optimiser's step.

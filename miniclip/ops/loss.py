@@ -60,6 +60,37 @@ def cross_entropy_backward(dy: Array, cache: Cache) -> Array:
     return (softmax(logits)[0] - wanted) * (dy / logits.shape[0])
 
 
+def pair_targets(targets: Array | None, logits: Array) -> Array:
+    """Which image and which text belong together: (N, M) numbers in the dtype of the logits.
+
+    targets: (N, M), positive where they do and 0 elsewhere; None: text i belongs to image i.
+    logits: (N, M). Raises ValueError for targets of another shape, and for None unless N = M.
+    """
+    if targets is None and logits.shape[0] != logits.shape[1]:
+        raise ValueError(f"targets: got None for logits {tuple(logits.shape)}, expected pairs")
+    if targets is not None and targets.shape != logits.shape:
+        raise ValueError(f"targets: got {tuple(targets.shape)}, expected {tuple(logits.shape)}")
+    if targets is None:
+        return one_hot_rows(np.arange(logits.shape[0], like=logits), logits.shape[1], logits.dtype)
+    return targets.astype(logits.dtype)
+
+
+def target_shares(targets: Array | None, logits: Array) -> tuple[Array, Array]:
+    """How each choice is shared out among its right answers: two matrices, (N, M) each.
+
+    In the first every row sums to 1 (an image's choice among the texts), in the second every column
+    (a text's choice among the images). targets, logits and errors as in `pair_targets`.
+    Source: Khosla et al. 2020 (arXiv 2004.11362), the mean over positives outside the logarithm.
+    """
+    pairs = pair_targets(targets, logits)
+    return pairs / pairs.sum(axis=1, keepdims=True), pairs / pairs.sum(axis=0, keepdims=True)
+
+
+def target_signs(targets: Array | None, logits: Array) -> Array:
+    """(N, M): +1 where image and text belong together, -1 elsewhere. Arguments: `pair_targets`."""
+    return 2.0 * (pair_targets(targets, logits) > 0).astype(logits.dtype) - 1.0
+
+
 def contrastive_loss(
     images: Array, texts: Array, log_scale: Array, targets: Array | None = None
 ) -> tuple[Array, Cache]:
@@ -75,7 +106,7 @@ def contrastive_loss(
     """
     check_floats("contrastive_loss", images=images, texts=texts, log_scale=log_scale)
     logits, logits_cache = cosine_logits(images, texts, log_scale)  # (N, M)
-    per_image, per_text = _shares(targets, logits)  # (N, M) each
+    per_image, per_text = target_shares(targets, logits)  # (N, M) each
     image_loss = (log_sum_exp(logits) - (per_image * logits).sum(axis=1)).mean()
     text_loss = (log_sum_exp(logits.T) - (per_text * logits).sum(axis=0)).mean()
     loss = 0.5 * (image_loss + text_loss)
@@ -87,7 +118,7 @@ def contrastive_loss_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Ar
     logits_cache, targets = cache
     logits, _ = cosine_logits(*logits_cache)  # (N, M), made again
     n, m = logits.shape
-    per_image, per_text = _shares(targets, logits)
+    per_image, per_text = target_shares(targets, logits)
     # loss = 1/2 mean_i(lse_i - wanted_i . logits_i) + 1/2 mean_j(the same down the columns)
     dlogits = (softmax(logits)[0] - per_image) / n + (softmax(logits.T)[0].T - per_text) / m
     return cosine_logits_backward(dlogits * (0.5 * dy), logits_cache)
@@ -106,7 +137,7 @@ def sigmoid_loss(
     """
     check_floats("sigmoid_loss", images=images, texts=texts, log_scale=log_scale, bias=bias)
     scaled, scaled_cache = cosine_logits(images, texts, log_scale)  # (N, M)
-    sign = _signs(targets, scaled)  # (N, M): +1 together, -1 not
+    sign = target_signs(targets, scaled)  # (N, M): +1 together, -1 not
     wrongness = -sign * (scaled + bias)  # (N, M)
     # -ln sigmoid(-w) = ln(1 + e^w) = max(w, 0) + ln(1 + e^-|w|)
     terms = np.maximum(wrongness, 0.0) + np.log1p(np.exp(-np.abs(wrongness)))
@@ -118,30 +149,8 @@ def sigmoid_loss_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array,
     """dy: a number. Returns dimages (N, E), dtexts (M, E), dlog_scale, dbias (0 dimensions)."""
     scaled_cache, bias, targets = cache
     scaled, _ = cosine_logits(*scaled_cache)  # (N, M), made again
-    sign = _signs(targets, scaled)
+    sign = target_signs(targets, scaled)
     # terms = ln(1 + e^w), w = -sign (scaled + bias)
     dlogits = -sign * sigmoid(-sign * (scaled + bias)) * (dy / scaled.shape[0])  # (N, M)
     dimages, dtexts, dlog_scale = cosine_logits_backward(dlogits, scaled_cache)
     return dimages, dtexts, dlog_scale, dlogits.sum()
-
-
-def _pairs(targets: Array | None, logits: Array) -> Array:
-    """The (N, M) matrix of what belongs together, in the logits' dtype."""
-    if targets is None and logits.shape[0] != logits.shape[1]:
-        raise ValueError(f"targets: got None for logits {tuple(logits.shape)}, expected pairs")
-    if targets is not None and targets.shape != logits.shape:
-        raise ValueError(f"targets: got {tuple(targets.shape)}, expected {tuple(logits.shape)}")
-    if targets is None:
-        return one_hot_rows(np.arange(logits.shape[0], like=logits), logits.shape[1], logits.dtype)
-    return targets.astype(logits.dtype)
-
-
-def _shares(targets: Array | None, logits: Array) -> tuple[Array, Array]:
-    """What each image wants of the texts (rows sum to 1), each text of the images (columns)."""
-    pairs = _pairs(targets, logits)
-    return pairs / pairs.sum(axis=1, keepdims=True), pairs / pairs.sum(axis=0, keepdims=True)
-
-
-def _signs(targets: Array | None, logits: Array) -> Array:
-    """(N, M): +1 where image and text belong together, -1 elsewhere."""
-    return 2.0 * (_pairs(targets, logits) > 0).astype(logits.dtype) - 1.0

@@ -37,7 +37,7 @@ COMPILED = [
     Bug("scores scaled by the values' width", SDPA, HEADS, "scale = q.dtype.type(width**-0.5)", "scale = q.dtype.type(1.0)"),
     Bug("the texts' log-sum-exp along the images", "contrastive_loss", LOSSES, "log_sum_exp(np.ascontiguousarray(logits.T))\n    if", "log_sum_exp(logits)\n    if"),
     Bug("the diagonal's gradient counted once", "contrastive_loss", LOSSES, "-= 1 / n + 1 / m", "-= 1 / n"),
-    Bug("several positives of a text not shared out", "contrastive_loss", LOSSES, "dlogits -= pairs / pairs.sum(axis=0, keepdims=True) / m", "dlogits -= pairs / m"),
+    Bug("several positives of a text not shared out", "contrastive_loss", LOSSES, "dlogits -= per_text / m", "dlogits -= per_image / m"),
     Bug("temperature's gradient not summed over the scaled logits", "cosine_logits", LOSSES, "(dlogits * logits).sum()", "dlogits.sum()"),
     Bug("target not taken off", "cross_entropy", LOSSES, "    dlogits[np.arange(len(logits)), targets] -= 1\n", ""),
     Bug("sign of the sigmoid loss's slope", "sigmoid_loss", LOSSES, "dlogits = -sign * sigmoid(-sign", "dlogits = sign * sigmoid(-sign"),

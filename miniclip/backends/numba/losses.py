@@ -14,7 +14,7 @@ from miniclip.cpu.products import product
 from miniclip.cpu.share import in_pieces, rows_at_once
 from miniclip.ops.activation import sigmoid
 from miniclip.ops.array import Array, Cache, check_floats
-from miniclip.ops.loss import _pairs, _signs
+from miniclip.ops.loss import pair_targets, target_shares, target_signs
 
 OWN = ("cosine_logits", "cross_entropy", "contrastive_loss", "sigmoid_loss")
 __all__ = [*OWN, *(f"{name}_backward" for name in OWN)]
@@ -106,10 +106,10 @@ def contrastive_loss(
     by_image, by_text = log_sum_exp(logits), log_sum_exp(np.ascontiguousarray(logits.T))
     if targets is None:
         if len(images) != len(texts):
-            _pairs(targets, logits)  # says what is wrong
+            pair_targets(targets, logits)  # says what is wrong
         wanted = wanted_by_texts = np.diagonal(logits)
     else:
-        pairs = _pairs(targets, logits)
+        pairs = pair_targets(targets, logits)
         chosen = pairs * logits  # (N, M)
         wanted = chosen.sum(axis=1) / pairs.sum(axis=1)
         wanted_by_texts = chosen.sum(axis=0) / pairs.sum(axis=0)
@@ -128,9 +128,9 @@ def contrastive_loss_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Ar
     if targets is None:
         dlogits[np.arange(n), np.arange(n)] -= 1 / n + 1 / m
     else:
-        pairs = _pairs(targets, logits)
-        dlogits -= pairs / pairs.sum(axis=1, keepdims=True) / n
-        dlogits -= pairs / pairs.sum(axis=0, keepdims=True) / m
+        per_image, per_text = target_shares(targets, logits)  # (N, M) each
+        dlogits -= per_image / n
+        dlogits -= per_text / m
     dlogits *= 0.5 * dy
     return from_logits(dlogits, logits, logits_cache)
 
@@ -147,7 +147,7 @@ def sigmoid_loss(
     """
     check_floats("sigmoid_loss", images=images, texts=texts, log_scale=log_scale, bias=bias)
     scaled, scaled_cache = cosine_logits(images, texts, log_scale)  # (N, M)
-    wrongness = -_signs(targets, scaled) * (scaled + bias)  # (N, M)
+    wrongness = -target_signs(targets, scaled) * (scaled + bias)  # (N, M)
     # -ln sigmoid(-w) = ln(1 + e^w) = max(w, 0) + ln(1 + e^-|w|)
     terms = np.maximum(wrongness, 0.0) + np.log1p(np.exp(-np.abs(wrongness)))
     return terms.sum() / images.shape[0], (scaled_cache, bias, targets)
@@ -157,7 +157,7 @@ def sigmoid_loss_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array,
     """dy: a number. Returns dimages (N, E), dtexts (M, E), dlog_scale, dbias (0 dimensions)."""
     scaled_cache, bias, targets = cache
     scaled, _ = cosine_logits(*scaled_cache)  # (N, M), made again
-    sign = _signs(targets, scaled)
+    sign = target_signs(targets, scaled)
     # terms = ln(1 + e^w), w = -sign (scaled + bias)
     dlogits = -sign * sigmoid(-sign * (scaled + bias)) * (dy / scaled.shape[0])  # (N, M)
     return *from_logits(dlogits, scaled, scaled_cache), dlogits.sum()
