@@ -50,13 +50,12 @@ Pictures: TypeAlias = list[Picture] | Iterator[Picture]
 
 
 def pictures(images: Any) -> Pictures:
-    """Whatever was handed in, as pictures: a list, or an iterator where `images` is an iterable
-    whose length nobody knows.
+    """Whatever was handed in, as pictures: a list; of an iterable of unknown length, an iterator.
 
     images: a path, a binary file object, a PIL image; an array, see `Picture`, with one axis more
-    in front for a batch; a folder, which stands for the pictures in it (not those in its own
-    folders) in the order of their names; a list, tuple or other iterable of all these. A `Picture`
-    stays what it is.
+    in front for a batch; a folder, meaning the pictures in it (not those in folders inside it) in
+    the order of their names; a list, tuple or other iterable of all these. A `Picture` is left as
+    it is.
 
     Raises PictureError that names the picture: for no pictures at all (also of a folder), a missing
     or empty file, an array of another shape or dtype, and whatever else is no picture. Of an
@@ -157,7 +156,7 @@ def files_of(folder: Path, name: str) -> list[Path]:
 
 
 def is_picture(path: Path) -> bool:
-    """By its name alone: whether it can be read shows when it is."""
+    """By its name only: whether it can be read shows when it is opened."""
     return not is_hidden(path) and path.suffix.lower() in ENDINGS and path.is_file()
 
 

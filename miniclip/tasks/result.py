@@ -124,8 +124,8 @@ def bar(answer: Answer) -> str:
 def remembered(given: Array | Pictures) -> tuple[Array | Pictures, list[Any]]:
     """The same pictures, and a list of what they are, for a result to show.
 
-    Of an iterator, whose pictures nobody else keeps, the list is filled as they pass: with all
-    paths and as many pictures as a drawing shows; the others are None.
+    Of an iterator, the list is filled as its pictures pass, and does not keep them all: only paths,
+    and as many pictures as a drawing shows; the others are None.
     """
     if not isinstance(given, Iterator):
         return given, [one.source if isinstance(one, Picture) else one for one in given]
