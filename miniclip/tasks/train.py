@@ -164,9 +164,12 @@ def learn_words(captions: Sequence[str], settings: Settings) -> Tokenizer:
 def new_pipeline(settings: Settings, tokenizer: Tokenizer, seed: int) -> Pipeline:
     """A network with random weights, its vocabulary and its preprocessing."""
     config = settings.config_for(tokenizer.vocab_size)
-    assert config.vision is not None
-    transform = Transform(size=config.vision.image_resolution)
-    return Pipeline(CLIP(config, seed=seed), transform, tokenizer, name=settings.name)
+    return Pipeline(CLIP(config, seed=seed), new_transform(settings), tokenizer, name=settings.name)
+
+
+def new_transform(settings: Settings) -> Transform:
+    """The preprocessing of a new network, which its picture size decides."""
+    return Transform(size=VisionConfig(**settings.model["vision"]).image_resolution)
 
 
 def scene_data(settings: Settings, pipeline: Pipeline) -> SceneData:
@@ -233,25 +236,22 @@ def assemble(
 ) -> tuple[Pipeline, Dataset]:
     """The pipeline to train and the pairs to train it on."""
     seed = settings.recipe.seed
-    if init is not None:
-        pipeline = load(init, "numpy")
-    elif data is None:
-        pipeline = new_pipeline(settings, scene_words(settings), seed)
-    else:
-        listed = read_pictures(data, no_pictures, template=template, report=lambda line: None)
-        captions = [caption for row in listed.rows for caption in row.captions]
-        pipeline = new_pipeline(settings, learn_words(captions, settings), seed)
+    pipeline = None if init is None else load(init, "numpy")
     if data is None:
+        pipeline = pipeline or new_pipeline(settings, scene_words(settings), seed)
         return pipeline, scene_data(settings, pipeline)
     pictures = read_pictures(
         data,
-        pipeline.transform,
+        new_transform(settings) if pipeline is None else pipeline.transform,
         template=template,
         workers=workers,
         seed=seed,
         report=report,
     )
     report(pictures.summary())
+    if pipeline is None:
+        captions = [caption for row in pictures.rows for caption in row.captions]
+        pipeline = new_pipeline(settings, learn_words(captions, settings), seed)
     return pipeline, pictures
 
 

@@ -1,6 +1,8 @@
 """`miniclip train` as a user runs it: presets, files, own pictures, going on, fine-tuning."""
 
 import json
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,6 +109,35 @@ def test_own_pictures(tiny, tmp_path, pictures, capsys):
     assert read_log(out / LOG)[-1]["step"] == 3
     words = miniclip.load(out, backend="numpy").tokenizer
     assert words.vocab_size == 560
+
+
+def test_own_pictures_are_listed_once(tiny, tmp_path, pictures, monkeypatch):
+    """For the vocabulary and for training together: a table of a million rows is read once."""
+    reads = Counter()
+
+    def counted(name, method):
+        def call(path):
+            reads[name, path] += 1
+            return method(path)
+
+        monkeypatch.setattr(Path, name, call)
+
+    counted("read_bytes", Path.read_bytes)
+    counted("iterdir", Path.iterdir)
+    lines = []
+    arguments = {"workers": 2, "template": "{}", "report": lines.append}
+    pipeline, data = module.assemble(read_settings(tiny), pictures, None, **arguments)
+    assert reads["read_bytes", pictures] == 1
+    assert len(data) == 12
+    assert lines == ["12 pictures"]
+    assert pipeline.tokenizer.vocab_size == 560
+    folder = tmp_path / "classes"
+    for name in ("red", "blue"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "1.png").write_bytes((pictures.parent / "scene-0001.png").read_bytes())
+    pipeline, data = module.assemble(read_settings(tiny), folder, None, **arguments)
+    assert reads["iterdir", folder] == 1
+    assert pipeline.transform.size == data.load([0], 0)[0].shape[-1] == 32
 
 
 def test_class_folders(tiny, tmp_path, pictures):
