@@ -48,11 +48,11 @@ def everything():
 
 
 def train_a_step(network, pixels, ids):
-    from miniclip.training.gradients import gradients
+    from miniclip.training.objectives import Batch, Contrastive
     from miniclip.training.optimizer import AdamW
 
     parameters = dict(network.train().named_parameters())
-    gradients(network, pixels, ids)
+    Contrastive()(network, Batch(pixels, ids))
     AdamW(network.ops, parameters).step(1e-4)
     network.eval()
 

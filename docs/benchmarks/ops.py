@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from miniclip import backends, ops
 from miniclip.cpu.team import set_threads
 from miniclip.models import CLIP, CLIPConfig, TextConfig, VisionConfig
-from miniclip.training.gradients import gradients
+from miniclip.training.objectives import Batch, Contrastive
 from miniclip.training.optimizer import AdamW
 
 ROUNDS = 11
@@ -162,11 +162,11 @@ def measure_step(name, tower):
     config = CLIPConfig(128, tower, TextConfig(24, 800, 128, 4, 3))
     ids = RNG.integers(1, 799, (128, 24))
     ids[:, -1] = 799
-    pixels = normal(128, 3, 64, 64)
+    batch, objective = Batch(normal(128, 3, 64, 64), ids), Contrastive()
 
     def step(network, optimizer):
         network.zero_grad()
-        gradients(network, pixels, ids)
+        objective(network, batch)
         optimizer.step(1e-4)
 
     calls = []

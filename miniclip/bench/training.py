@@ -16,9 +16,9 @@ from miniclip.cpu.memory import keep_freed_memory
 from miniclip.models import CLIP, CLIPConfig
 from miniclip.ops.array import Array
 from miniclip.ops.embedding import end_of_text
-from miniclip.training.gradients import gradients
+from miniclip.training.objectives import Batch, Contrastive
 from miniclip.training.optimizer import (
-    LARGEST_LOG_SCALE,
+    LOG_SCALE_CLAMP,
     AdamW,
     clamp_log_scale,
     clip_gradients,
@@ -62,13 +62,14 @@ def our_step(config: CLIPConfig, state: Mapping[str, Array], images: Array, ids:
     network.to("numba").train()
     parameters = dict(network.named_parameters())
     optimizer = AdamW(network.ops, parameters, BETAS, EPS, DECAY)
+    objective, pairs = Contrastive(), Batch(images, ids)
 
     def run() -> float:
         network.zero_grad()
-        loss = gradients(network, images, ids).loss
+        loss = objective(network, pairs).loss
         clip_gradients(parameters.values(), CLIP_AT)
         optimizer.step(RATE)
-        clamp_log_scale(network)
+        clamp_log_scale(parameters)
         return loss
 
     return run
@@ -107,7 +108,7 @@ def torch_step(
         torch.nn.utils.clip_grad_norm_(parameters, CLIP_AT)
         optimizer.step()
         with torch.no_grad():
-            model.logit_scale.clamp_(0.0, LARGEST_LOG_SCALE)
+            model.logit_scale.clamp_(0.0, LOG_SCALE_CLAMP)
         return float(loss.detach())
 
     return run

@@ -265,5 +265,5 @@ def summary(pipeline: Pipeline, trainer: Trainer) -> str:
     trained = sum(int(np.prod(p.data.shape)) for p in trainer.optimizer.parameters.values())
     return (
         f"{pipeline!r}: {trained:,} of them trained, {len(trainer.data):,} pairs, "
-        f"{recipe.steps} steps of {trainer.batch} on {network.ops.name}"
+        f"{recipe.steps} steps of {trainer.batch_size} on {network.ops.name}"
     )

@@ -27,8 +27,11 @@ class Dataset(Protocol):
 
 
 @dataclass(frozen=True)
-class Batch:
-    """step: the step it belongs to. pixels: (N, 3, R, R). captions: N texts."""
+class LoadedBatch:
+    """A step's pairs as the dataset gave them, in host memory.
+
+    step: the step it belongs to. pixels: (N, 3, R, R). captions: N texts.
+    """
 
     step: int
     epoch: int
@@ -90,29 +93,30 @@ def shuffled(count: int, seed: int, epoch: int) -> Array:
     return np.random.default_rng([seed, epoch, 4]).permutation(count)
 
 
-def place_of(step: int, count: int, batch: int) -> tuple[int, int]:
+def place_of(step: int, count: int, batch_size: int) -> tuple[int, int]:
     """Epoch and first position in its order for a step; what does not fill a batch is left out."""
-    per_epoch = count // batch
-    return step // per_epoch, step % per_epoch * batch
+    per_epoch = count // batch_size
+    return step // per_epoch, step % per_epoch * batch_size
 
 
-def load_batch(data: Dataset, step: int, batch: int, seed: int) -> Batch:
+def load_batch(data: Dataset, step: int, batch_size: int, seed: int) -> LoadedBatch:
     """The batch of a step: it depends on the step's number alone, so that a run can be resumed."""
-    epoch, start = place_of(step, len(data), batch)
-    indices = tuple(int(i) for i in shuffled(len(data), seed, epoch)[start : start + batch])
+    epoch, start = place_of(step, len(data), batch_size)
+    order = shuffled(len(data), seed, epoch)
+    indices = tuple(int(i) for i in order[start : start + batch_size])
     pixels, captions = data.load(indices, epoch)
-    return Batch(step, epoch, indices, pixels, captions)
+    return LoadedBatch(step, epoch, indices, pixels, captions)
 
 
-def batches(data: Dataset, steps: range, batch: int, seed: int) -> Iterator[Batch]:
+def batches(data: Dataset, steps: range, batch_size: int, seed: int) -> Iterator[LoadedBatch]:
     """The batches of these steps, each loaded in a second thread while the last one is used."""
     with ThreadPoolExecutor(1, thread_name_prefix="miniclip-batch") as loader:
         coming = None
         for step in steps:
-            ready = coming or loader.submit(load_batch, data, step, batch, seed)
+            ready = coming or loader.submit(load_batch, data, step, batch_size, seed)
             following = step + 1
             coming = (
-                loader.submit(load_batch, data, following, batch, seed)
+                loader.submit(load_batch, data, following, batch_size, seed)
                 if following < steps.stop
                 else None
             )

@@ -1,4 +1,4 @@
-"""One batch's loss and gradients, at once or chunk by chunk (GradCache).
+"""The gradient of a loss over unit embeddings, at once or chunk by chunk (GradCache).
 
 The contrastive loss looks at all pairs of a batch, so the batch cannot simply be cut: half of it
 has a quarter of the pairs. But the loss sees the embeddings only. So: first all embeddings without
@@ -12,79 +12,61 @@ Memory Limited Setup".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from miniclip.models import CLIP
 from miniclip.nn.module import Module
 from miniclip.ops.array import Array
-from miniclip.training.objectives import Contrastive, Objective
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """loss: a number. images, texts: the unit embeddings (N, E) that it was computed from."""
-
-    loss: float
-    images: Array
-    texts: Array
+# Unit embeddings of N images and N texts, (N, E) each -> the loss, and its gradient by both.
+EmbeddingLoss: TypeAlias = Callable[[Array, Array], tuple[Array, Array, Array]]
 
 
 def gradients(
-    network: CLIP,
-    pixels: Array,
-    ids: Array,
-    targets: Array | None = None,
-    objective: Objective | None = None,
-    chunk: int | None = None,
-) -> Outcome:
-    """Loss of a batch; its gradient is added to `.grad` of every parameter of the network.
+    network: CLIP, pixels: Array, ids: Array, loss: EmbeddingLoss, chunk: int | None = None
+) -> tuple[Array, Array, Array]:
+    """A loss over unit embeddings; its gradient is added to `.grad` of both towers' parameters.
 
-    pixels: (N, 3, R, R). ids: (N, T). targets: (N, N) or None, see `targets.positives`.
-    objective: the loss; None: CLIP's.
+    pixels: (N, 3, H, W). ids: (N, T). loss: called once, with the embeddings of the whole batch.
     chunk: samples at a time, None for all: the same loss, and the same gradients wherever samples
     do not see each other (BatchNorm in training takes its statistics from the chunk).
+    Returns the loss, a number of 0 dimensions, and the unit embeddings of images and texts, (N, E).
     """
-    objective = objective or Contrastive()
     if chunk is None or chunk >= len(pixels):
-        return in_one_pass(network, pixels, ids, targets, objective)
-    return chunk_by_chunk(network, pixels, ids, targets, objective, chunk)
+        return in_one_pass(network, pixels, ids, loss)
+    return chunk_by_chunk(network, pixels, ids, loss, chunk)
 
 
 def in_one_pass(
-    network: CLIP, pixels: Array, ids: Array, targets: Array | None, objective: Objective
-) -> Outcome:
+    network: CLIP, pixels: Array, ids: Array, loss: EmbeddingLoss
+) -> tuple[Array, Array, Array]:
     ops = network.ops
     with network.record():
         images, image_cache = ops.l2_normalize(network.visual(pixels))  # (N, E)
         texts, text_cache = ops.l2_normalize(network.text(ids))  # (N, E)
-        loss, dimages, dtexts = objective(network, images, texts, targets)
+        value, dimages, dtexts = loss(images, texts)
         network.text.backward(ops.l2_normalize_backward(dtexts, text_cache))
         network.visual.backward(ops.l2_normalize_backward(dimages, image_cache))
-    return Outcome(float(loss), images, texts)
+    return value, images, texts
 
 
 def chunk_by_chunk(
-    network: CLIP,
-    pixels: Array,
-    ids: Array,
-    targets: Array | None,
-    objective: Objective,
-    chunk: int,
-) -> Outcome:
+    network: CLIP, pixels: Array, ids: Array, loss: EmbeddingLoss, chunk: int
+) -> tuple[Array, Array, Array]:
     # 1. all embeddings, nothing kept; running statistics are left to the replay
     with unchanged_buffers(network):
         images = embed(network, network.visual, pixels, chunk)  # (N, E)
         texts = embed(network, network.text, ids, chunk)  # (N, E)
     # 2. the loss over all pairs, and its gradient by the embeddings
-    loss, dimages, dtexts = objective(network, images, texts, targets)
+    value, dimages, dtexts = loss(images, texts)
     # 3. each chunk once more, now with a recording
     replay(network, network.text, ids, dtexts, chunk)
     replay(network, network.visual, pixels, dimages, chunk)
-    return Outcome(float(loss), images, texts)
+    return value, images, texts
 
 
 def slices(n: int, chunk: int) -> Iterator[slice]:

@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,14 @@ import numpy as np
 
 from miniclip.cpu.memory import keep_freed_memory
 from miniclip.models import CLIP
-from miniclip.nn.module import Parameter
+from miniclip.nn.module import Module
 from miniclip.ops.array import Array
 from miniclip.ops.embedding import end_of_text
-from miniclip.training.data import Batch, Dataset, batches
-from miniclip.training.gradients import Outcome, gradients
-from miniclip.training.objectives import OBJECTIVES
-from miniclip.training.optimizer import (
-    LARGEST_LOG_SCALE,
-    AdamW,
-    clamp_log_scale,
-    clip_gradients,
-)
+from miniclip.training.data import Dataset, LoadedBatch, batches
+from miniclip.training.objectives import OBJECTIVES, Batch, Objective, Outcome, named_parameters
+from miniclip.training.optimizer import LOG_SCALE_CLAMP, AdamW, clamp_log_scale, clip_gradients
 from miniclip.training.recipe import Recipe, trained_parameters
-from miniclip.training.report import LOG, PLOT, Log, Record, Watcher, mean_cosine, plot_log
+from miniclip.training.report import LOG, PLOT, Log, Record, Watcher, plot_log
 from miniclip.training.schedule import learning_rate
 from miniclip.training.state import StateError, part, read_state, write_state
 from miniclip.training.targets import positives
@@ -48,8 +42,9 @@ class Trainer:
     captions -> ids (n, T), such as `Pipeline.tokenize`. folder: where checkpoint, log and plot go;
     None writes nothing. about: plain data that a checkpoint keeps and a resumed run must repeat
     (which data, which sizes). report: takes the lines meant for people. progress: show a bar; None:
-    on a terminal.
-    Raises ValueError for data of fewer than two pairs.
+    on a terminal. objective: what to train for, see `Objective`; None: the recipe's loss.
+    Raises ValueError for data of fewer than two pairs, for a recipe with a chunk that the objective
+    cannot use, and for an objective that shares names or parameters with the network.
     """
 
     def __init__(
@@ -62,6 +57,7 @@ class Trainer:
         about: dict[str, Any] | None = None,
         report: Callable[[str], None] = print,
         progress: bool | None = None,
+        objective: Objective | None = None,
     ) -> None:
         if len(data) < 2:
             raise ValueError(
@@ -69,14 +65,17 @@ class Trainer:
                 "be told from)"
             )
         self.network, self.data, self.encode, self.recipe = network, data, encode, recipe
-        self.batch = min(recipe.batch, len(data))
+        self.batch_size = min(recipe.batch, len(data))
         self.folder, self.report, self.progress = folder, report, progress
-        self.about = {"recipe": recipe.as_dict(), "pairs": len(data), **(about or {})}
-        self.objective = OBJECTIVES[recipe.loss]()
-        for p in self.objective.parameters.values():
-            p.data = network.ops.asarray(p.data, network.dtype)
+        self.objective = OBJECTIVES[recipe.loss]() if objective is None else objective
+        self.objective.check_chunk(recipe.chunk)
         self.objective.prepare(network)
-        trained = trained_parameters(network, recipe.frozen) | self.objective.parameters
+        # without one, an empty module: nothing to train, to save or to resume
+        self.module = Module() if self.objective.module is None else self.objective.module
+        self.module.to(network.ops, network.dtype)
+        settings = {**recipe.as_dict(), "loss": self.objective.name}
+        self.about = {"recipe": settings, "pairs": len(data), **(about or {})}
+        trained = trained_parameters(named_parameters(network, self.objective), recipe.frozen)
         self.optimizer = AdamW(network.ops, trained, recipe.betas, recipe.eps, recipe.weight_decay)
         self.step = self.samples = self.empty = self.skipped = 0
         self.watcher = Watcher(report)
@@ -94,15 +93,15 @@ class Trainer:
         stop = self.recipe.steps if until is None else min(until, self.recipe.steps)
         log = None if self.folder is None else self._open_log(self.folder)
         self.started = time.perf_counter()
-        train_mode(self.network, self.optimizer.parameters.values())
+        self.train_mode()
         if self.network.ops.name == "numba":
             keep_freed_memory()
         try:
             with self._bar(stop) as bar, interrupts_wait() as interrupts:
-                for batch in batches(
-                    self.data, range(self.step, stop), self.batch, self.recipe.seed
+                for loaded in batches(
+                    self.data, range(self.step, stop), self.batch_size, self.recipe.seed
                 ):
-                    record = self.train_on(batch)
+                    record = self.train_on(loaded)
                     self._after(record, log, bar)
                     if interrupts:
                         self._save_or_warn()
@@ -110,46 +109,66 @@ class Trainer:
                         raise KeyboardInterrupt
         finally:
             self.network.eval()
+            self.module.eval()
         if self.folder is not None:
             self.save()
             plot_log(self.folder / LOG, self.folder / PLOT)
 
-    def train_on(self, batch: Batch) -> Record | None:
+    def train_mode(self) -> None:
+        """Training mode, but for frozen modules: a frozen BatchNorm keeps its statistics."""
+        learning = {id(p) for p in self.optimizer.parameters.values()}
+        for tree in (self.network, self.module):
+            tree.train()
+            for module in tree.modules():
+                own = module.parameters_.values()
+                if own and not any(id(p) in learning for p in own):
+                    module.training = False
+
+    def train_on(self, loaded: LoadedBatch) -> Record | None:
         """One step. None if the batch had fewer than two usable pairs and was left out."""
-        self.step = batch.step + 1
-        if len(batch.captions) < 2:
-            self._count_empty(batch)
+        self.step = loaded.step + 1
+        if len(loaded.captions) < 2:
+            self._count_empty(loaded)
             return None
         self.empty = 0
-        network, recipe = self.network, self.recipe
-        targets = positives(batch.captions)
-        on_device = None if targets is None else network.ops.asarray(targets, network.dtype)
-        pixels, ids = self._inputs(batch)
+        recipe = self.recipe
+        batch = self._batch(loaded)
         self._clear_gradients()
-        outcome = gradients(network, pixels, ids, on_device, self.objective, recipe.chunk)
+        outcome = self.objective(self.network, batch, recipe.chunk)
         norm = clip_gradients(self.optimizer.parameters.values(), recipe.clip)
-        self._check_finite(batch, outcome.loss, norm)
-        rate = learning_rate(batch.step, recipe.steps, recipe.learning_rate, recipe.warm_up)
+        self._check_finite(loaded, outcome.loss, norm)
+        rate = learning_rate(loaded.step, recipe.steps, recipe.learning_rate, recipe.warm_up)
         self.optimizer.step(rate)
-        clamp_log_scale(network)
-        self.samples += len(batch.captions)
-        return self._record(batch, outcome, targets, norm, rate)
+        clamp_log_scale(self.optimizer.parameters)
+        self.samples += len(loaded.captions)
+        return self._record(loaded, outcome, self.objective.reference_lines(batch), norm, rate)
 
     def _clear_gradients(self) -> None:
         """Of all parameters, the frozen ones and the objective's own too: gradients add up."""
         self.network.zero_grad()
-        for p in self.objective.parameters.values():
-            p.grad = None
+        self.module.zero_grad()
 
-    def _inputs(self, batch: Batch) -> tuple[Array, Array]:
-        """Pixels and ids on the network's backend; ids cut at the longest text of the batch."""
+    def _batch(self, loaded: LoadedBatch) -> Batch:
+        """The batch on the network's backend, with its ids and targets."""
+        pixels, ids = self._inputs(loaded)
+        targets = positives(loaded.captions)
+        if targets is not None:
+            targets = self.network.ops.asarray(targets, self.network.dtype)
+        return Batch(pixels, ids, loaded.captions, targets, loaded.step)
+
+    def _inputs(self, batch: LoadedBatch) -> tuple[Array, Array]:
+        """Pixels and ids on the network's backend; ids cut at the longest text of the batch.
+
+        Tokenizers fill every row to the context length, as the original's does, and `encode` may
+        be any of them. So the cut is here, once; the filling costs microseconds.
+        """
         ops = self.network.ops
         ids = np.asarray(self.encode(batch.captions))
         ends = end_of_text(ids, self.network.text.config.end_id)  # (N,)
         ids = ids[:, : int(ends.max()) + 1]  # what follows the end of text is never read
         return ops.asarray(batch.pixels, self.network.dtype), ops.as_ids(ids)
 
-    def _check_finite(self, batch: Batch, loss: float, norm: float) -> None:
+    def _check_finite(self, batch: LoadedBatch, loss: float, norm: float) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
         kept = "nothing is saved yet"
@@ -162,7 +181,7 @@ class Trainer:
             f"{batch.captions[0]!r}; {kept}. Try a lower learning rate, or look at these pairs"
         )
 
-    def _count_empty(self, batch: Batch) -> None:
+    def _count_empty(self, batch: LoadedBatch) -> None:
         self.empty += 1
         self.skipped += 1
         self.watcher.warn(
@@ -177,22 +196,22 @@ class Trainer:
     # ------------------------------------------------------------------ telling
 
     def _record(
-        self, batch: Batch, outcome: Outcome, targets: Array | None, norm: float, rate: float
+        self,
+        loaded: LoadedBatch,
+        outcome: Outcome,
+        references: dict[str, float],
+        norm: float,
+        rate: float,
     ) -> Record:
-        n = len(batch.captions)
-        scale = float(self.network.ops.to_numpy(self.network.logit_scale.data))
         return Record(
-            step=batch.step,
-            epoch=batch.epoch,
+            step=loaded.step,
+            epoch=loaded.epoch,
             loss=outcome.loss,
-            chance=self.objective.chance(n),
-            floor=self.objective.floor(targets, n),
-            scale=math.exp(scale),
+            references=references,
             gradient=norm,
             rate=rate,
-            image_cosine=mean_cosine(outcome.images),
-            text_cosine=mean_cosine(outcome.texts),
-            pairs=n,
+            measures=outcome.measures,
+            pairs=len(loaded.captions),
             samples=self.samples,
             seconds=round(time.perf_counter() - self.started, 3),
         )
@@ -202,7 +221,7 @@ class Trainer:
         if record is not None:
             if log is not None:
                 log.write(record)
-            self.watcher.look(record, self.recipe.warm_up, math.exp(LARGEST_LOG_SCALE))
+            self.watcher.look(record, self.recipe.warm_up, math.exp(LOG_SCALE_CLAMP))
             bar.set_postfix_str(record.line(), refresh=False)
             bar.update(record.pairs)
         if self.step % self.recipe.save_every == 0:
@@ -213,8 +232,8 @@ class Trainer:
 
         disable = None if self.progress is None else not self.progress
         return tqdm(
-            total=stop * self.batch,
-            initial=self.step * self.batch,
+            total=stop * self.batch_size,
+            initial=self.step * self.batch_size,
             unit=" pairs",
             disable=disable,
             mininterval=0.5,
@@ -235,7 +254,7 @@ class Trainer:
         host = self.network.ops.to_numpy
         tensors = {f"network.{n}": host(x) for n, x in self.network.state_dict().items()}
         tensors |= {f"optimizer.{n}": host(x) for n, x in self.optimizer.state().items()}
-        tensors |= {f"objective.{n}": host(p.data) for n, p in self.objective.parameters.items()}
+        tensors |= {f"objective.{n}": host(x) for n, x in self.module.state_dict().items()}
         progress = {"step": self.step, "samples": self.samples, "skipped": self.skipped}
         notes = {**self.about, "progress": progress, "optimizer_steps": self.optimizer.steps}
         write_state(self.folder / STATE, tensors, notes)
@@ -264,12 +283,12 @@ class Trainer:
         tensors, notes = read_state(path)
         self._check_same_run(path, notes)
         try:
+            self.module.load_state_dict(part(tensors, "objective."))
             self.network.load_state_dict(part(tensors, "network."))
             self.optimizer.load_state(part(tensors, "optimizer."), notes["optimizer_steps"])
-            for name, p in self.objective.parameters.items():
-                p.data = self.network.ops.asarray(tensors[f"objective.{name}"], self.network.dtype)
         except (KeyError, ValueError) as error:
-            raise StateError(f"{path}: not a checkpoint of this network ({error})") from error
+            what = f"this network and the objective {self.objective.name!r}"
+            raise StateError(f"{path}: not a checkpoint of {what} ({error})") from error
         progress = notes["progress"]
         self.step, self.samples = progress["step"], progress["samples"]
         self.skipped = progress["skipped"]
@@ -312,16 +331,6 @@ def interrupts_wait() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
-def train_mode(network: CLIP, trained: Iterable[Parameter]) -> None:
-    """Training mode, but for frozen modules: a frozen BatchNorm keeps its statistics."""
-    network.train()
-    learning = {id(p) for p in trained}
-    for module in network.modules():
-        own = module.parameters_.values()
-        if own and not any(id(p) in learning for p in own):
-            module.training = False
 
 
 def plain(value: Any) -> Any:

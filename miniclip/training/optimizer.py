@@ -12,7 +12,9 @@ import numpy as np
 from miniclip.nn.module import Parameter
 from miniclip.ops.array import Array
 
-LARGEST_LOG_SCALE = math.log(100)  # CLIP section 2.5
+# The clamp after a step, which keeps training stable (CLIP section 2.5). Whether a checkpoint is
+# damaged is another question, for which miniclip.pipeline has a wider bound.
+LOG_SCALE_CLAMP = math.log(100)
 EMBEDDINGS = ("token_embedding.weight", "positional_embedding", "class_embedding")
 
 
@@ -102,11 +104,13 @@ def clip_gradients(parameters: Iterable[Parameter], largest: float) -> float:
     return norm
 
 
-def clamp_log_scale(network: Any, largest: float = LARGEST_LOG_SCALE) -> None:
+def clamp_log_scale(parameters: Mapping[str, Parameter], largest: float = LOG_SCALE_CLAMP) -> None:
     """Keep the logarithm of the temperature's inverse in [0, ln 100], after a step.
 
-    Without it a confident model goes on sharpening until training is unstable.
+    Without it a confident model goes on sharpening until training is unstable. parameters: those
+    that are trained. A temperature that is frozen, or that the loss does not use, keeps its bits.
     Source: CLIP section 2.5 (at most 100), open_clip (at least 1).
     """
-    p = network.logit_scale
-    p.data = np.clip(p.data, 0.0, largest)
+    p = parameters.get("logit_scale")
+    if p is not None and p.grad is not None:
+        p.data = np.clip(p.data, 0.0, largest)

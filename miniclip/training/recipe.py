@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any
 
-from miniclip.nn.module import Module, Parameter
+from miniclip.nn.module import Parameter
 from miniclip.training.objectives import OBJECTIVES
 
 
@@ -16,8 +17,9 @@ class Recipe:
     """steps: of the optimiser. batch: pairs in each of them. chunk: pairs at a time (GradCache).
 
     learning_rate: the peak, after warm_up steps. clip: the largest length of the gradient.
-    loss: "contrastive" or "sigmoid". seed: of the data's order. frozen: patterns of parameter names
-    that are not trained, such as "visual.*". save_every: steps between checkpoints.
+    loss: "contrastive" or "sigmoid", the objective where the trainer is given no other. seed: of
+    the data's order. frozen: patterns of parameter names that are not trained, such as "visual.*",
+    also of the objective's own. save_every: steps between checkpoints.
     Raises ValueError naming the field.
     """
 
@@ -86,9 +88,10 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def trained_parameters(network: Module, frozen: tuple[str, ...]) -> dict[str, Parameter]:
+def trained_parameters(
+    named: Mapping[str, Parameter], frozen: tuple[str, ...]
+) -> dict[str, Parameter]:
     """The parameters that no pattern freezes. ValueError for a pattern that fits no name."""
-    named = dict(network.named_parameters())
     for pattern in frozen:
         if not any(fnmatchcase(name, pattern) for name in named):
             some = ", ".join(list(named)[:3])

@@ -3,62 +3,73 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from miniclip.files import write_bytes
-from miniclip.ops.array import Array
 
 LOG, PLOT = "log.jsonl", "loss.png"
 STUCK_AFTER = 300  # steps at the level of guessing that are too many
 ALIKE = 0.99  # mean cosine between a batch's embeddings from which on they say nothing
-SMOOTHING = 0.95  # of the loss in the bar and in the plot
+SMOOTHING = 0.95  # of the loss in the plot
+REFERENCES = ("chance", "floor")  # that an objective may give for a loss
 
 
 @dataclass(frozen=True)
 class Record:
-    """One step, as the log keeps it.
+    """One step, for the report.
 
-    loss beside what guessing gives (`chance`, ln N) and what is reachable (`floor`). scale: the
-    temperature's inverse, exp(logit_scale). gradient: its length before clipping. image_cosine,
-    text_cosine: the mean cosine between different samples' embeddings. rate: the learning rate.
-    samples: pairs used so far. seconds: since this process began to train.
+    references: what the loss is compared with, as far as it is known: what guessing gives (chance)
+    and the least that is possible (floor). gradient: its length before clipping. rate: the learning
+    rate. measures: the objective's own numbers. The two losses over embeddings give scale, the
+    temperature's inverse exp(logit_scale) that the loss was computed with, and image_cosine and
+    text_cosine, the mean cosine between different samples' embeddings. samples: pairs used so far.
+    seconds: since this process began to train.
+    Raises ValueError for a reference or a measure by a name that it cannot have.
     """
 
     step: int
     epoch: int
     loss: float
-    chance: float
-    floor: float
-    scale: float
+    references: Mapping[str, float]
     gradient: float
     rate: float
-    image_cosine: float
-    text_cosine: float
+    measures: Mapping[str, float]
     pairs: int
     samples: int
     seconds: float
 
+    def __post_init__(self) -> None:
+        for name in self.references:
+            if name not in REFERENCES:
+                raise ValueError(
+                    f"reference_lines: got {name!r}, expected {' or '.join(REFERENCES)}"
+                )
+        for name in self.measures:
+            if name in TAKEN:
+                raise ValueError(f"measures: got {name!r}, which the log has already; rename it")
+
+    def row(self) -> dict[str, float]:
+        """All numbers by name, in the log's order."""
+        row: dict[str, float] = {}
+        for name in FIELDS:
+            value = getattr(self, name)
+            row |= value if isinstance(value, Mapping) else {name: value}
+        return row
+
     def line(self) -> str:
         """For people."""
-        return (
-            f"loss {self.loss:.3f} (guessing {self.chance:.3f}, floor {self.floor:.3f})  "
-            f"scale {self.scale:.1f}  gradient {self.gradient:.2f}"
-        )
+        beside = ", ".join(f"{name} {value:.3f}" for name, value in self.references.items())
+        parts = [f"loss {self.loss:.3f}" + (f" ({beside})" if beside else "")]
+        parts += [f"gradient {self.gradient:.2f}"]
+        parts += [f"{name} {value:.3g}" for name, value in self.measures.items()]
+        return "  ".join(parts)
 
 
-def mean_cosine(unit: Array) -> float:
-    """The mean cosine between different rows of unit length, (N, E): 1 if all are alike.
-
-    The sum over all pairs is the squared length of the rows' sum; N of it are each row with itself.
-    """
-    n = unit.shape[0]
-    total = unit.sum(axis=0)
-    return (float((total * total).sum()) - n) / (n * (n - 1))
+FIELDS = tuple(field.name for field in fields(Record))
+TAKEN = (*FIELDS, *REFERENCES)  # every other number of the log is a measure
 
 
 class Watcher:
@@ -70,23 +81,38 @@ class Watcher:
         self.guessing = self.pinned = 0
 
     def look(self, record: Record, warm_up: int, largest_scale: float) -> None:
-        near_chance = record.loss > record.floor + 0.97 * (record.chance - record.floor)
+        """Numbers that the objective does not give are not watched."""
+        self._look_at_loss(record, warm_up)
+        self._look_at_embeddings(record, warm_up)
+        self._look_at_scale(record, largest_scale)
+
+    def _look_at_loss(self, record: Record, warm_up: int) -> None:
+        chance, floor = record.references.get("chance"), record.references.get("floor", 0.0)
+        if chance is None:
+            return
+        near_chance = record.loss > floor + 0.97 * (chance - floor)
         self.guessing = self.guessing + 1 if near_chance and record.step >= warm_up else 0
         if self.guessing == STUCK_AFTER:
             self.warn(
                 "guessing",
-                f"the loss has stayed at ln N = {record.chance:.3f} for {STUCK_AFTER} steps: "
-                "nothing is learned (too high a rate, captions that do not belong to their "
-                "pictures, or an unshuffled file?)",
+                f"the loss has stayed at {chance:.3f}, which is what guessing gives, for "
+                f"{STUCK_AFTER} steps: nothing is learned (too high a rate, captions that do not "
+                "belong to their pictures, or an unshuffled file?)",
             )
-        for name, cosine in (("image", record.image_cosine), ("text", record.text_cosine)):
+
+    def _look_at_embeddings(self, record: Record, warm_up: int) -> None:
+        for name in ("image", "text"):
+            cosine = record.measures.get(f"{name}_cosine", 0.0)
             if cosine > ALIKE and record.step >= warm_up:
                 self.warn(
                     f"{name} collapse",
                     f"step {record.step}: all {name} embeddings are alike (mean cosine "
                     f"{cosine:.4f}): the {name} tower has collapsed; try a lower learning rate",
                 )
-        self.pinned = self.pinned + 1 if record.scale > 0.999 * largest_scale else 0
+
+    def _look_at_scale(self, record: Record, largest_scale: float) -> None:
+        at_limit = record.measures.get("scale", 0.0) > 0.999 * largest_scale
+        self.pinned = self.pinned + 1 if at_limit else 0
         if self.pinned == STUCK_AFTER:
             self.warn(
                 "temperature",
@@ -122,7 +148,7 @@ class Log:
     def write(self, record: Record) -> None:
         try:
             with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(record)) + "\n")
+                file.write(json.dumps(record.row()) + "\n")
         except OSError as error:
             if not self.lost:
                 self.report(
@@ -152,26 +178,36 @@ def smoothed(values: Iterable[float], share: float = SMOOTHING) -> list[float]:
     return out
 
 
+def curve(rows: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """The steps whose rows have this number, and its values there."""
+    there = [row for row in rows if name in row]
+    return [row["step"] for row in there], [row[name] for row in there]
+
+
 def plot_log(log: Path, picture: Path) -> None:
-    """Loss over steps, with guessing and floor; temperature and rate below. Writes a PNG."""
+    """Loss over steps with its reference lines; measures and learning rate below. Writes a PNG."""
     from matplotlib.figure import Figure
 
     rows = read_log(log)
     if not rows:
         return
-    column = {name: np.array([row[name] for row in rows], float) for name in rows[0]}
-    figure = Figure(figsize=(8, 6), layout="constrained")
-    top, middle, bottom = figure.subplots(3, sharex=True, height_ratios=(3, 1, 1))
-    steps = column["step"]
-    top.plot(steps, column["loss"], color="0.8", linewidth=0.7)
-    top.plot(steps, smoothed(column["loss"]), label="loss (smoothed)")
-    top.plot(steps, column["chance"], "k--", linewidth=0.8, label="guessing, ln N")
-    top.plot(steps, smoothed(column["floor"]), "g:", label="floor of these targets")
+    measures = [name for name in dict.fromkeys(n for row in rows for n in row) if name not in TAKEN]
+    small = [*measures, "rate"]
+    figure = Figure(figsize=(8, 4 + len(small)), layout="constrained")
+    top, *below = figure.subplots(
+        1 + len(small), sharex=True, height_ratios=(3, *(1 for _ in small))
+    )
+    steps, losses = curve(rows, "loss")
+    top.plot(steps, losses, color="0.8", linewidth=0.7)
+    top.plot(steps, smoothed(losses), label="loss (smoothed)")
+    for name, style in zip(REFERENCES, ("k--", "g:"), strict=True):
+        steps, values = curve(rows, name)
+        if steps:
+            top.plot(steps, smoothed(values), style, linewidth=0.8, label=name)
     top.set_ylabel("loss")
     top.legend()
-    middle.plot(steps, column["scale"])
-    middle.set_ylabel("exp(logit_scale)")
-    bottom.plot(steps, column["rate"])
-    bottom.set_ylabel("learning rate")
-    bottom.set_xlabel("step")
+    for axes, name in zip(below, small, strict=True):
+        axes.plot(*curve(rows, name))
+        axes.set_ylabel(name)
+    below[-1].set_xlabel("step")
     figure.savefig(picture, dpi=110)

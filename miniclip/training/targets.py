@@ -28,7 +28,9 @@ def contrastive_floor(targets: Array | None) -> float:
     """The least that the contrastive loss of these targets can be: the targets' own entropy.
 
     An image with k right texts wants 1/k of each; the cross-entropy to that is at least ln k.
+    targets: (N, N) on any backend, or None.
     """
     if targets is None:
         return 0.0
+    targets = targets.astype(np.float64)
     return 0.5 * float(np.log(targets.sum(axis=1)).mean() + np.log(targets.sum(axis=0)).mean())

@@ -61,8 +61,10 @@ def encode(captions):
     return ids
 
 
-def make_trainer(kind, dtype="float64", backend="numpy", folder=None, **changes):
-    """A trainer on living weights whose temperature stands just below its limit."""
+def make_trainer(
+    kind, dtype="float64", backend="numpy", folder=None, objective=None, report=None, **changes
+):
+    """A trainer on living weights whose temperature is just above its limit."""
     config = configs()[kind]
     network = room("models").CLIP(config, seed=None)
     network.load_state_dict(start_state(config))
@@ -72,7 +74,14 @@ def make_trainer(kind, dtype="float64", backend="numpy", folder=None, **changes)
     data = Arrays(config.vision.image_resolution)
     loop = room("training.loop")
     return loop.Trainer(
-        network, data, encode, recipe, folder, report=lambda line: None, progress=False
+        network,
+        data,
+        encode,
+        recipe,
+        folder,
+        report=report or (lambda line: None),
+        progress=False,
+        objective=objective,
     )
 
 
@@ -84,11 +93,11 @@ def start_state(config):
 
 def our_losses(trainer, steps):
     data = room("training.data")
-    trainer.network.train()
+    trainer.train_mode()
     recipe = trainer.recipe
     return [
         trainer.train_on(batch).loss
-        for batch in data.batches(trainer.data, range(steps), trainer.batch, recipe.seed)
+        for batch in data.batches(trainer.data, range(steps), trainer.batch_size, recipe.seed)
     ]
 
 
@@ -242,12 +251,11 @@ def check_gradcache(kind, training, chunk):
     """
     trainer = make_trainer(kind, chunk=None)
     network = trainer.network.train(training)
-    pixels, captions = trainer.data.load(range(10), 0)
+    pixels, captions = trainer.data.load(range(14), 0)  # the first four captions occur twice
     ids, targets = encode(captions), room("training.targets").positives(captions)
+    batch = room("training.objectives").Batch(pixels, ids, captions, targets)
     before = {n: np.array(x) for n, x in network.named_buffers()}
-    outcome = room("training.gradients").gradients(
-        network, pixels, ids, targets, trainer.objective, chunk
-    )
+    outcome = trainer.objective(network, batch, chunk)
     ours = {n: p.grad for n, p in network.named_parameters()}
     if training and kind == "resnet":
         loss, theirs, buffers = torch_on_chunks(kind, pixels, captions, chunk)
@@ -256,15 +264,29 @@ def check_gradcache(kind, training, chunk):
             np.testing.assert_allclose(x, buffers[name], atol=1e-10, err_msg=name)
     else:
         network.zero_grad()
-        single = room("training.gradients").gradients(
-            network, pixels, ids, targets, trainer.objective
-        )
+        single = trainer.objective(network, batch)
         loss, theirs = single.loss, {n: p.grad for n, p in network.named_parameters()}
     assert abs(outcome.loss - loss) < 1e-10
     worst = max(float(np.abs(ours[n] - theirs[n]).max()) for n in ours)
     assert worst < 1e-10, f"gradients differ by {worst}"
     assert max(float(np.abs(g).max()) for g in theirs.values()) > 1e-3
     return worst
+
+
+def check_chunks_are_small():
+    """The towers never see more than a chunk of the batch; without one, they see it whole."""
+    for chunk, largest in ((None, BATCH), (3, 3), (BATCH + 1, BATCH)):
+        trainer = make_trainer("vit", chunk=chunk)
+        sizes = {"visual": [], "text": []}
+        for name, seen in sizes.items():
+            tower = getattr(trainer.network, name)
+            tower.forward = lambda x, forward=tower.forward, seen=seen: (
+                seen.append(len(x)),
+                forward(x),
+            )[1]
+        our_losses(trainer, 1)
+        for seen in sizes.values():
+            assert max(seen) == largest, f"chunk {chunk}: batches of {seen}"
 
 
 def torch_on_chunks(kind, pixels, captions, chunk):
@@ -285,26 +307,38 @@ def torch_on_chunks(kind, pixels, captions, chunk):
     return float(loss.detach()), gradients, {n: b.numpy() for n, b in model.named_buffers()}
 
 
-def check_resume():
-    """A run that goes on from its checkpoint ends in the same bits."""
-    whole = make_trainer("resnet", "float32", steps=9, save_every=100)
+def check_resume(kind="resnet", make_objective=lambda: None):
+    """A run that goes on from its checkpoint ends in the same bits. Returns its log."""
+
+    def trainer(folder=None, save_every=4):
+        changes = {"objective": make_objective(), "steps": 9, "save_every": save_every}
+        return make_trainer(kind, "float32", folder=folder, **changes)
+
+    whole = trainer(save_every=100)
     our_losses(whole, 9)
     with tempfile.TemporaryDirectory() as folder:
-        first = make_trainer("resnet", "float32", folder=Path(folder), steps=9, save_every=4)
-        first.run(until=4)
-        second = make_trainer("resnet", "float32", folder=Path(folder), steps=9, save_every=4)
+        trainer(Path(folder)).run(until=4)
+        second = trainer(Path(folder))
         assert second.resume()
         assert second.step == 4
         second.run()
         log = room("training.report").read_log(Path(folder) / "log.jsonl")
     assert [row["step"] for row in log] == list(range(9))
     same_bits(whole, second)
+    return log
 
 
 def same_bits(a, b):
-    theirs = b.network.state_dict() | b.optimizer.state()
-    for name, x in (a.network.state_dict() | a.optimizer.state()).items():
-        assert np.array_equal(x, theirs[name]), f"{name} differs"
+    """All that a checkpoint holds, of two trainers."""
+    for name, x in all_state(a).items():
+        assert np.array_equal(x, all_state(b)[name]), f"{name} differs"
+
+
+def all_state(trainer):
+    state = trainer.network.state_dict() | trainer.optimizer.state()
+    module = trainer.objective.module
+    own = {} if module is None else module.state_dict()
+    return state | {f"objective.{name}": x for name, x in own.items()}
 
 
 def check_nan():
@@ -339,6 +373,9 @@ def check_frozen():
     trainer.run()
     for name, x in trainer.network.named_buffers():
         assert not np.array_equal(before[name], x), f"{name}: not in training mode"
+    trainer = make_trainer("vit", frozen=("logit_scale",), steps=3)  # it starts above its limit
+    trainer.run()
+    assert trainer.network.logit_scale.data == before["logit_scale"]
 
 
 def check_held_out():
