@@ -15,7 +15,6 @@ from miniclip.inspect.statistics import TensorRow, as_html, as_text, statistics
 from miniclip.nn.module import Module
 from miniclip.ops.array import Array
 
-METHODS = ("forward", "backward")
 GRADIENT = ".grad"  # the gradient of `name` is kept under `name.grad`
 
 
@@ -29,7 +28,8 @@ def trace(model: Module) -> Trace:
 
     t["visual.conv1"] is that module's output, t["visual.conv1.grad"] the gradient of its output,
     as arrays of the model's backend; modules have their names in the original PyTorch CLIP. A
-    module that runs a second time is kept as "name#2". Only the thread that opened the trace is
+    module that runs a second time is kept as "name#2". What a module offers beside its forward is
+    kept under its own name: t["visual.tokens"]. Only the thread that opened the trace is
     watched, and the model is left as it was when the block ends, also by an error.
     """
     return Trace(model)
@@ -44,7 +44,7 @@ class Trace(Mapping[str, Array]):
         self.arrays: dict[str, Array] = {}
         self.thread = 0
         self.before: list[tuple[Module, dict[str, Any]]] = []  # instances' own methods, if any
-        self.passes: dict[int, list[str]] = {}  # module -> names of its passes without backward
+        self.passes: dict[str, list[str]] = {}  # of a name, those that have had no backward yet
 
     # ------------------------------------------------------------------ watching
 
@@ -52,11 +52,15 @@ class Trace(Mapping[str, Array]):
         self.thread = threading.get_ident()
         self.ops = self.model.ops
         for name, module in named_for_trace(self.model):
-            own = {m: module.__dict__[m] for m in METHODS if m in module.__dict__}
+            watched = {}
+            for way, backward, shown in ways(name, module):
+                watched[way] = self._watched_forward(shown, getattr(module, way))
+                watched[backward] = self._watched_backward(shown, getattr(module, backward))
+            own = {m: module.__dict__.get(m) for m in watched}
             self.before.append((module, own))
             # Instance attributes hide the class's methods for this model alone.
-            object.__setattr__(module, "forward", self._watched_forward(name, module))
-            object.__setattr__(module, "backward", self._watched_backward(name, module))
+            for method, wrapped in watched.items():
+                object.__setattr__(module, method, wrapped)
         return self
 
     def __exit__(
@@ -67,29 +71,26 @@ class Trace(Mapping[str, Array]):
     ) -> None:
         while self.before:
             module, own = self.before.pop()
-            for method in METHODS:
+            for method, before in own.items():
                 module.__dict__.pop(method, None)
-            module.__dict__.update(own)
+                if before is not None:
+                    module.__dict__[method] = before
 
-    def _watched_forward(self, name: str, module: Module) -> Callable[..., Any]:
-        forward = module.forward
-
-        def watched(*inputs: Any) -> Any:
-            y = forward(*inputs)
+    def _watched_forward(self, name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*inputs: Any, **options: Any) -> Any:
+            y = forward(*inputs, **options)
             if threading.get_ident() == self.thread:
                 this_pass = self._unused(name, y)
-                self.passes.setdefault(id(module), []).append(this_pass)
+                self.passes.setdefault(name, []).append(this_pass)
                 self._keep(this_pass, "", y)
             return y
 
         return watched
 
-    def _watched_backward(self, name: str, module: Module) -> Callable[..., Any]:
-        backward = module.backward
-
+    def _watched_backward(self, name: str, backward: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*gradients: Any) -> Any:
             if threading.get_ident() == self.thread:
-                passes = self.passes.get(id(module))  # the last pass is unwound first
+                passes = self.passes.get(name)  # the last pass is unwound first
                 dy = gradients[0] if len(gradients) == 1 else gradients
                 self._keep(passes.pop() if passes else name, GRADIENT, dy)
             return backward(*gradients)
@@ -182,6 +183,13 @@ def as_host(other: Mapping[str, Any]) -> dict[str, Array]:
             value = value.detach().cpu().numpy()
         host[name] = np.asarray(value)
     return host
+
+
+def ways(name: str, module: Module) -> Iterator[tuple[str, str, str]]:
+    """Each way through a module: its method, that one's mirror, and the name that a trace shows."""
+    yield "forward", "backward", name
+    for way in module.WAYS:
+        yield way, f"{way}_backward", f"{name}.{way}"
 
 
 def named_for_trace(model: Module) -> Iterator[tuple[str, Module]]:

@@ -56,6 +56,17 @@ def check_ends(ids: Array, end_id: int | None) -> None:
         raise ValueError(f"ids[{row}]: has no {end_id}, expected the end-of-text id in every text")
 
 
+def check_tokens(tokens: Any, expected: tuple[int | None, ...], dtype: Any) -> None:
+    """Raise unless tokens is (B, T, D) of this dtype. expected: each size, None for any but 0."""
+    wanted = ", ".join(str(n or letter) for n, letter in zip(expected, "BTD", strict=True))
+    shape = check_array("tokens", tokens, f"a {dtype} array ({wanted})")
+    right = len(shape) == 3 and 0 not in shape
+    if not right or any(m not in (None, n) for n, m in zip(shape, expected, strict=True)):
+        raise ValueError(f"tokens: got shape {shape}, expected ({wanted})")
+    if tokens.dtype != dtype:
+        raise TypeError(f"tokens: got {tokens.dtype}, expected {dtype}, the model's dtype")
+
+
 def check_gradient(name: str, got: Array, expected: tuple[int, ...], dtype: Any) -> None:
     """Raise unless a gradient has the shape and dtype of the output it belongs to."""
     shape = check_array(name, got, f"an array {expected}")

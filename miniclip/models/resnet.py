@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from miniclip.models.checks import check_gradient, check_images
+from miniclip.models.checks import check_gradient, check_images, check_tokens
 from miniclip.models.config import VisionConfig
-from miniclip.nn.attention import AttentionPool2d
+from miniclip.nn.attention import AttentionPool2d, map_to_tokens, tokens_to_map
 from miniclip.nn.blocks import Bottleneck
 from miniclip.nn.layers import AvgPool2d, BatchNorm2d, Conv2d, GlobalAveragePool2d, ReLU
 from miniclip.nn.module import Module, Sequential
@@ -14,12 +14,15 @@ from miniclip.ops.array import Array
 class ModifiedResNet(Module):
     """Images to embeddings: (B, 3, R, R) -> (B, E).
 
+    An embedding is `pool(tokens(images))`: `tokens` gives every pixel of the last map.
     Three things differ from the usual ResNet: a stem of three 3x3 convolutions with an average
     pool; averages before strided convolutions; and the last pool, which is attention by default.
     With pool="average" it is the plain mean of all pixels and a projection.
     interpolate: let in images of other sizes, resizing the pool's positions.
     Source: CLIP section 2.4; `ModifiedResNet` of the original model.py.
     """
+
+    WAYS = ("tokens", "pool")
 
     def __init__(self, config: VisionConfig, embed_dim: int) -> None:
         super().__init__()
@@ -47,26 +50,71 @@ class ModifiedResNet(Module):
         else:
             self.attnpool = GlobalAveragePool2d(channels, embed_dim)
 
-    def path(self) -> list[Module]:
-        """All modules in the order in which an image passes through them."""
-        stem = [self.conv1, self.bn1, self.relu1, self.conv2, self.bn2, self.relu2]
-        stem += [self.conv3, self.bn3, self.relu3, self.avgpool]
-        return [*stem, self.layer1, self.layer2, self.layer3, self.layer4, self.attnpool]
-
     def forward(self, images: Array) -> Array:
-        check_images(self, images, self.config.image_resolution, self.interpolate, 32)
-        x = images
-        for module in self.path():
-            x = module(x)
-        self.save(tuple(x.shape))
-        return x
+        tokens = self.tokens(images)
+        return self.pool(tokens, self.grid_of(*images.shape[2:]))
 
     def backward(self, dy: Array) -> Array:
         """dy: (B, E). Returns dimages (B, 3, R, R)."""
-        check_gradient("dy", dy, self.saved(), self.dtype)
+        return self.tokens_backward(self.pool_backward(dy))
+
+    # ------------------------------------------------------------------ every pixel
+
+    def path(self) -> list[Module]:
+        """All modules before the pool, in the order in which an image passes through them."""
+        stem = [self.conv1, self.bn1, self.relu1, self.conv2, self.bn2, self.relu2]
+        stem += [self.conv3, self.bn3, self.relu3, self.avgpool]
+        return [*stem, self.layer1, self.layer2, self.layer3, self.layer4]
+
+    def tokens(self, images: Array) -> Array:
+        """The pixels of the last feature map: (B, 3, R, R) -> (B, G*G, C), C = 32 * width.
+
+        Row by row from the top left; `grid_of` gives rows and columns. A view of the map.
+        """
+        check_images(self, images, self.config.image_resolution, self.interpolate, 32)
+        x = images
+        for module in self.path():
+            x = module(x)  # (B, C, H, W)
+        self.save(tuple(x.shape), "tokens")
+        return map_to_tokens(x)
+
+    def tokens_backward(self, dtokens: Array) -> Array:
+        """dtokens: (B, G*G, C). Returns dimages (B, 3, R, R)."""
+        batch, channels, height, width = shape = self.saved("tokens")
+        check_gradient("dtokens", dtokens, (batch, height * width, channels), self.dtype)
+        dx = tokens_to_map(dtokens, shape)
         for module in reversed(self.path()):
-            dy = module.backward(dy)
-        return dy
+            dx = module.backward(dx)
+        return dx
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the last map for an image of so many pixels.
+
+        The first convolution rounds up, the four averages after it round down.
+        """
+        return (height + 1) // 32, (width + 1) // 32
+
+    # ------------------------------------------------------------------ one embedding
+
+    def pool(self, tokens: Array, grid: tuple[int, int] | None = None) -> Array:
+        """One embedding of all pixels: (B, rows * columns, C) -> (B, E).
+
+        grid: (rows, columns), as `grid_of` gives them. It may be left out for images of the model's
+        own size; a tower that lets in others (`interpolate`) has to be told.
+        """
+        if grid is None and self.interpolate:
+            raise ValueError("grid: got None, expected (rows, columns) where `.interpolate` is set")
+        rows, columns = grid or (self.config.grid, self.config.grid)
+        channels = 32 * self.config.width
+        check_tokens(tokens, (None, rows * columns, channels), self.dtype)
+        y: Array = self.attnpool(tokens_to_map(tokens, (len(tokens), channels, rows, columns)))
+        self.save(tuple(y.shape), "pool")
+        return y
+
+    def pool_backward(self, dy: Array) -> Array:
+        """dy: (B, E). Returns dtokens (B, rows * columns, C)."""
+        check_gradient("dy", dy, self.saved("pool"), self.dtype)
+        return map_to_tokens(self.attnpool.backward(dy))
 
 
 def make_stage(n_in: int, planes: int, blocks: int, stride: int) -> Sequential:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from miniclip.models.checks import check_gradient, check_images
+from miniclip.models.checks import check_gradient, check_images, check_tokens
 from miniclip.models.config import VisionConfig
 from miniclip.nn.blocks import Transformer
 from miniclip.nn.layers import LayerNorm, PatchEmbedding, zeros
@@ -13,10 +13,13 @@ from miniclip.ops.array import Array, Cache
 class VisionTransformer(Module):
     """Images to embeddings: (B, 3, R, R) -> (B, E), or (B, D) without a projection.
 
+    An embedding is `pool(tokens(images))`: `tokens` gives every position, `pool` the class token's.
     interpolate: let in images of other sizes, resizing the positions bicubically (with antialias
     as open_clip does; `antialias = False` as transformers does).
     Source: Dosovitskiy et al. 2020 (arXiv 2010.11929); `VisionTransformer` of the original.
     """
+
+    WAYS = ("tokens", "pool")
 
     def __init__(self, config: VisionConfig, embed_dim: int) -> None:
         super().__init__()
@@ -38,54 +41,99 @@ class VisionTransformer(Module):
         self.ln_post = LayerNorm(width, config.eps)
 
     def forward(self, images: Array) -> Array:
-        check_images(
-            self,
-            images,
-            self.config.image_resolution,
-            self.interpolate,
-            self.conv1.weight.data.shape[-1],
-        )
+        return self.pool(self.tokens(images))
+
+    def backward(self, dy: Array) -> Array:
+        """dy: (B, E). Returns dimages (B, 3, R, R)."""
+        return self.tokens_backward(self.pool_backward(dy))
+
+    # ------------------------------------------------------------------ every token
+
+    def tokens(self, images: Array) -> Array:
+        """All tokens as they leave the last block: (B, 3, R, R) -> (B, 1 + G*G, D).
+
+        The class token first, then the patches, row by row from the top left; `grid_of` gives rows
+        and columns. They are not normalised yet: that is for `pool`.
+        """
+        tokens: Array = self.transformer(self.embed(images))
+        self.save(tuple(tokens.shape), "tokens")
+        return tokens
+
+    def tokens_backward(self, dtokens: Array) -> Array:
+        """dtokens: (B, 1 + G*G, D). Returns dimages (B, 3, R, R)."""
+        check_gradient("dtokens", dtokens, self.saved("tokens"), self.dtype)
+        return self.embed_backward(self.transformer.backward(dtokens))
+
+    def embed(self, images: Array) -> Array:
+        """What the first block reads: class token and patches, with positions, normalised."""
+        least = self.conv1.weight.data.shape[-1]
+        check_images(self, images, self.config.image_resolution, self.interpolate, least)
         ops = self.ops
         patches = self.conv1(images)  # (B, G*G, D)
         tokens, class_cache = ops.prepend_class_token(patches, self.class_embedding.data)
         positions, resized = self.positions(images.shape[2], images.shape[3])
         tokens, positions_cache = ops.add_positions(tokens, positions)  # (B, 1 + G*G, D)
-        tokens = self.transformer(self.ln_pre(tokens))
-        pooled, pool_cache = ops.take_class_token(tokens)  # (B, D)
-        y = self.ln_post(pooled)
-        proj_cache = None
-        if self.proj is not None:
-            y, proj_cache = ops.linear(y, self.proj.data.T)  # (B, D) @ (D, E) -> (B, E)
-        self.save((class_cache, positions_cache, resized, pool_cache, proj_cache, tuple(y.shape)))
+        self.save((class_cache, resized, positions_cache), "embed")
+        y: Array = self.ln_pre(tokens)
         return y
 
-    def positions(self, height: int, width: int) -> tuple[Array, Cache]:
-        """The positions for an image of this size, and the cache of resizing (None without)."""
-        data, patch = self.positional_embedding.data, self.conv1.weight.data.shape[-1]
-        rows = (height - patch) // self.conv1.stride + 1
-        columns = (width - patch) // self.conv1.stride + 1
-        if (rows, columns) == (self.config.grid, self.config.grid):
-            return data, None
-        y, cache = self.ops.interpolate_positions(data, (rows, columns), 1, self.antialias)
-        return y, cache
-
-    def backward(self, dy: Array) -> Array:
-        """dy: (B, E). Returns dimages (B, 3, R, R)."""
+    def embed_backward(self, dy: Array) -> Array:
+        """dy: (B, 1 + G*G, D). Returns dimages."""
         ops = self.ops
-        class_cache, positions_cache, resized, pool_cache, proj_cache, shape = self.saved()
-        check_gradient("dy", dy, shape, self.dtype)
-        # y = ln_post(pooled) @ proj
-        if self.proj is not None:
-            dy, dproj, _ = ops.linear_backward(dy, proj_cache)
-            self.proj.add_grad(dproj.T)
-        # pooled = take_class_token(tokens); tokens = transformer(ln_pre(tokens))
-        dtokens = ops.take_class_token_backward(self.ln_post.backward(dy), pool_cache)
-        dtokens = self.ln_pre.backward(self.transformer.backward(dtokens))
-        # tokens = [class_embedding; conv1(images)] + positions
-        dtokens, dpositions = ops.add_positions_backward(dtokens, positions_cache)
+        class_cache, resized, positions_cache = self.saved("embed")
+        # y = ln_pre([class_embedding; conv1(images)] + positions)
+        dtokens, dpositions = ops.add_positions_backward(self.ln_pre.backward(dy), positions_cache)
         if resized is not None:
             dpositions = ops.interpolate_positions_backward(dpositions, resized)
         self.positional_embedding.add_grad(dpositions)
         dpatches, dclass = ops.prepend_class_token_backward(dtokens, class_cache)
         self.class_embedding.add_grad(dclass)
         return self.conv1.backward(dpatches)
+
+    def grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches in an image of so many pixels."""
+        patch, stride = self.conv1.weight.data.shape[-1], self.conv1.stride
+        return (height - patch) // stride + 1, (width - patch) // stride + 1
+
+    def positions(self, height: int, width: int) -> tuple[Array, Cache]:
+        """The positions for an image of this size, and the cache of resizing (None without)."""
+        data, grid = self.positional_embedding.data, self.grid_of(height, width)
+        if grid == (self.config.grid, self.config.grid):
+            return data, None
+        y, cache = self.ops.interpolate_positions(data, grid, 1, self.antialias)
+        return y, cache
+
+    # ------------------------------------------------------------------ one embedding
+
+    def pool(self, tokens: Array) -> Array:
+        """The class token, normalised and projected: (B, T, D) -> (B, E), of any T >= 1."""
+        check_tokens(tokens, (None, None, self.config.width), self.dtype)
+        pooled, cache = self.ops.take_class_token(tokens)  # (B, D)
+        y = self.project(self.ln_post(pooled))  # (B, E)
+        self.save((cache, tuple(y.shape)), "pool")
+        return y
+
+    def pool_backward(self, dy: Array) -> Array:
+        """dy: (B, E). Returns dtokens (B, T, D), zero but for the class token."""
+        cache, shape = self.saved("pool")
+        check_gradient("dy", dy, shape, self.dtype)
+        # y = project(ln_post(pooled)); pooled = take_class_token(tokens)
+        dpooled = self.ln_post.backward(self.project_backward(dy))
+        dtokens: Array = self.ops.take_class_token_backward(dpooled, cache)
+        return dtokens
+
+    def project(self, x: Array) -> Array:
+        """x @ proj: (..., D) -> (..., E); x itself without a projection."""
+        if self.proj is None:
+            return x
+        y, cache = self.ops.linear(x, self.proj.data.T)
+        self.save(cache, "project")
+        return y
+
+    def project_backward(self, dy: Array) -> Array:
+        """dy: (..., E). Returns dx (..., D)."""
+        if self.proj is None:
+            return dy
+        dx, dproj, _ = self.ops.linear_backward(dy, self.saved("project"))
+        self.proj.add_grad(dproj.T)
+        return dx

@@ -47,12 +47,12 @@ class Parameter:
 class Recording:
     """What forward passes of one model leave for backward, in this thread, until the block ends.
 
-    A stack for each module: a module that ran twice gives its caches back in reverse.
+    A stack for each way through a module: one that ran twice gives its caches back in reverse.
     """
 
     def __init__(self, model: Module) -> None:
         self.names = {id(module): name for name, module in model.named_modules()}
-        self.caches: dict[int, list[Cache]] = {}
+        self.caches: dict[tuple[int, str], list[Cache]] = {}
 
     def __enter__(self) -> Self:
         _open_recordings().append(self)
@@ -69,7 +69,13 @@ class Recording:
 
 
 class Module:
-    """Parameters, buffers and child modules by name; `forward`, and its mirror, `backward`."""
+    """Parameters, buffers and child modules by name; `forward`, and its mirror, `backward`.
+
+    WAYS: the other methods that a subclass offers in the same manner, such as "tokens" of the
+    towers; each has a mirror called `NAME_backward`. A trace watches them too.
+    """
+
+    WAYS: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.parameters_: dict[str, Parameter] = {}
@@ -99,26 +105,31 @@ class Module:
         """
         return Recording(self)
 
-    def save(self, cache: Cache) -> None:
-        """Keep a cache for backward, if a recording of a model with this module is open."""
+    def save(self, cache: Cache, way: str = "forward") -> None:
+        """Keep a cache for backward, if a recording of a model with this module is open.
+
+        way: the method that ran. Each has a stack of its own, so one may be taken back and another
+        not: `tokens` without the `pool` that followed it.
+        """
         recording = self._recording()
         if recording is not None:
-            recording.caches.setdefault(id(self), []).append(cache)
+            recording.caches.setdefault((id(self), way), []).append(cache)
 
-    def saved(self) -> Cache:
+    def saved(self, way: str = "forward") -> Cache:
         """The cache saved last and not yet taken. RuntimeError without recording or forward."""
+        backward = "backward" if way == "forward" else f"{way}_backward"
         recording = self._recording()
         if recording is None:
             raise RuntimeError(
-                f"{type(self).__name__}: backward outside of a recording; expected forward and "
-                "backward inside one `with model.record():`"
+                f"{type(self).__name__}: {backward} outside of a recording; expected {way} and "
+                f"{backward} inside one `with model.record():`"
             )
-        stack = recording.caches.get(id(self))
+        stack = recording.caches.get((id(self), way))
         if not stack:
             name = recording.names[id(self)] or type(self).__name__
             raise RuntimeError(
-                f"{name}: backward without a forward pass of its own in this recording; "
-                "expected one forward before each backward"
+                f"{name}: {backward} without a {way} pass of its own in this recording; "
+                f"expected one {way} before each {backward}"
             )
         return stack.pop()
 

@@ -4,6 +4,7 @@ import sys
 
 import model_checks
 import pytest
+import token_checks
 from hypothesis import given
 from op_checks import few
 from planting import Bug, planted_package
@@ -19,10 +20,10 @@ BUGS = [
     Bug("first pixel for the pool's query", "resnet", ATTENTION, "project(self.q_proj, tokens[:, :1])", "project(self.q_proj, tokens[:, 1:2])"),
     Bug("the query's gradient not in the mean token's", "pool", ATTENTION, "        dtokens[:, :1] += dquery  # the mean token is query, key and value\n", ""),
     Bug("mean token as query only", "resnet", ATTENTION, "dtokens[:, :1] += dquery", "dtokens[:, :1] = dquery"),
-    Bug("resized positions' gradient not brought back", "pool", ATTENTION, "if resized is not None:\n            dpositions", "if resized is None:\n            dpositions"),
+    Bug("resized positions' gradient not brought back", "pool", ATTENTION, "if resized is not None:", "if False:"),
     Bug("rows and columns of the pool's grid swapped", "pool", ATTENTION, "self.positions(x.shape[2], x.shape[3])", "self.positions(x.shape[3], x.shape[2])"),
-    Bug("ln_post before the token is taken, over all tokens' mean", "vit", VIT, "pooled, pool_cache = ops.take_class_token(tokens)", "pooled, pool_cache = ops.take_class_token(tokens)\n        pooled = tokens.mean(axis=1)"),
-    Bug("class token's output not normalised", "vit", VIT, "y = self.ln_post(pooled)", "self.ln_post(pooled)\n        y = pooled"),
+    Bug("ln_post before the token is taken, over all tokens' mean", "vit", VIT, "pooled, cache = self.ops.take_class_token(tokens)", "pooled, cache = self.ops.take_class_token(tokens)\n        pooled = tokens.mean(axis=1)"),
+    Bug("class token's output not normalised", "vit", VIT, "y = self.project(self.ln_post(pooled))", "self.ln_post(pooled)\n        y = self.project(pooled)"),
     Bug("text read at the last token", "vit", TEXT, "ops.gather_end_of_text(tokens, ids, self.config.end_id)", "ops.gather_end_of_text(tokens, ids * 0 + __import__('numpy').arange(ids.shape[1]))"),
     Bug("text read at the first token", "vit", TEXT, "ops.gather_end_of_text(tokens, ids, self.config.end_id)", "ops.gather_end_of_text(tokens, -ids * 0)"),
     Bug("downsample convolves before it pools", "resnet", BLOCKS, '[("-1", pool), ("0", Conv2d(n_in, n_out, 1)), ("1", BatchNorm2d(n_out))]', '[("0", Conv2d(n_in, n_out, 1)), ("1", BatchNorm2d(n_out)), ("-1", pool), ("r", ReLU())]'),
@@ -38,7 +39,7 @@ BUGS = [
     Bug("k and v swapped", "vit", ATTENTION, "q, k, v = ops.split_qkv(qkv, self.heads)", "q, v, k = ops.split_qkv(qkv, self.heads)"),
     Bug("one head only", "vit", ATTENTION, "self.heads, self.causal = heads, causal", "self.heads, self.causal = 1, causal"),
     Bug("projection not transposed back", "vit", VIT, "self.proj.add_grad(dproj.T)", "self.proj.add_grad(dproj.reshape(self.proj.data.shape))"),
-    Bug("ln_pre forgotten", "vit", VIT, "tokens = self.transformer(self.ln_pre(tokens))", "self.ln_pre(tokens)\n        tokens = self.transformer(tokens)"),
+    Bug("ln_pre forgotten", "vit", VIT, "y: Array = self.ln_pre(tokens)", "self.ln_pre(tokens)\n        y: Array = tokens"),
     Bug("positions before the class token", "vit", VIT, "tokens, positions_cache = ops.add_positions(tokens, positions)", "tokens, positions_cache = ops.add_positions(tokens, positions[::-1])"),
     Bug("gradient of a parameter overwritten by its second use", "vit", "nn.module", "self.grad = grad if self.grad is None else self.grad + grad", "self.grad = grad"),
     Bug("running statistics moved nine tenths", "resnet", LAYERS, "old + self.momentum * (new - old)", "new + self.momentum * (old - new)"),
@@ -50,6 +51,13 @@ BUGS = [
     Bug("gradient of the transposed logits lost", "both outputs", CLIP, "dlogits = dlogits + dper_text.T", "dlogits = dlogits"),
     Bug("temperature without gradient", "vit", CLIP, "self.logit_scale.add_grad(dscale)", "self.logit_scale.add_grad(0 * dscale)"),
     Bug("first cache taken first", "twice", "nn.module", "return stack.pop()", "return stack.pop(0)"),
+    Bug("tokens column by column", "tokens", ATTENTION, "return x.reshape(batch, channels, height * width)", "return x.swapaxes(2, 3).reshape(batch, channels, height * width)"),
+    Bug("rows and columns of the map swapped", "tokens", RESNET, "(len(tokens), channels, rows, columns)", "(len(tokens), channels, columns, rows)"),
+    Bug("odd sides rounded down", "grid", RESNET, "return (height + 1) // 32", "return height // 32"),
+    Bug("rows of patches counted across", "tokens", VIT, "return (height - patch) // stride + 1, (width - patch) // stride + 1", "return (width - patch) // stride + 1, (height - patch) // stride + 1"),
+    Bug("gradient of the ViT's resized positions not brought back", "tokens", VIT, "if resized is not None:", "if False:"),
+    Bug("tokens already normalised", "tokens", VIT, "tokens: Array = self.transformer(self.embed(images))", "tokens: Array = self.ln_post(self.transformer(self.embed(images)))"),
+    Bug("tokens of texts before the last LayerNorm", "text tokens", TEXT, "tokens = self.ln_final(self.transformer(tokens))", "self.ln_final(tokens := self.transformer(tokens))"),
 ]  # fmt: skip
 
 
@@ -62,6 +70,14 @@ def check(package, where):
         model_checks.check_two_passes(package)
     elif where == "both outputs":
         model_checks.check_both_outputs(package)
+    elif where == "tokens":
+        for kind in ("vit", "resnet"):
+            token_checks.check_tokens(package, kind, token_checks.WIDE)
+            token_checks.check_pool(package, kind, token_checks.WIDE)
+    elif where == "grid":
+        token_checks.check_tokens(package, "resnet", token_checks.odd_size("resnet"))
+    elif where == "text tokens":
+        token_checks.check_text_tokens(package)
     elif where == "pool":
         few(given(poolings())(lambda pooling: check_pool(package, pooling)))()
     else:
@@ -77,7 +93,10 @@ def test_it_is_found(bug, tmp_path):
         check(package, bug.where)
 
 
-@pytest.mark.parametrize("where", ["vit", "resnet", "pool", "twice", "both outputs"])
+WHERE = sorted({bug.where for bug in BUGS})
+
+
+@pytest.mark.parametrize("where", WHERE)
 def test_without_a_bug_nothing_is_found(where, tmp_path):
     """The control: the same copying and importing, nothing planted."""
     harmless = Bug(

@@ -69,7 +69,7 @@ def test_one_backward_for_each_forward(model):
             model.backward(per_image)
     with (
         model.record(),
-        pytest.raises(RuntimeError, match=r"visual(\.\w+)*: backward without a forward pass"),
+        pytest.raises(RuntimeError, match="visual: pool_backward without a pool pass of its own"),
     ):
         model.visual.backward(np.zeros((2, 24), np.float32))
 
