@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from miniclip.models.checks import check_gradient, check_images, check_tokens
 from miniclip.models.config import VisionConfig
-from miniclip.nn.attention import AttentionPool2d, map_to_tokens, tokens_to_map
+from miniclip.nn.attention import AttentionPool2d
 from miniclip.nn.blocks import Bottleneck
-from miniclip.nn.layers import AvgPool2d, BatchNorm2d, Conv2d, GlobalAveragePool2d, ReLU
+from miniclip.nn.layers import (
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    GlobalAveragePool2d,
+    ReLU,
+    map_to_tokens,
+    tokens_to_map,
+)
 from miniclip.nn.module import Module, Sequential
 from miniclip.ops.array import Array
 
@@ -22,7 +30,7 @@ class ModifiedResNet(Module):
     Source: CLIP section 2.4; `ModifiedResNet` of the original model.py.
     """
 
-    WAYS = ("tokens", "pool")
+    WAYS = ("tokens", "pool", "dense")
 
     def __init__(self, config: VisionConfig, embed_dim: int) -> None:
         super().__init__()
@@ -46,7 +54,9 @@ class ModifiedResNet(Module):
         self.layer4 = make_stage(16 * width, 8 * width, config.layers[3], stride=2)
         channels = 32 * width
         if config.pool == "attention":
-            self.attnpool: Module = AttentionPool2d(config.grid, channels, config.heads, embed_dim)
+            self.attnpool: AttentionPool2d | GlobalAveragePool2d = AttentionPool2d(
+                config.grid, channels, config.heads, embed_dim
+            )
         else:
             self.attnpool = GlobalAveragePool2d(channels, embed_dim)
 
@@ -66,15 +76,26 @@ class ModifiedResNet(Module):
         stem += [self.conv3, self.bn3, self.relu3, self.avgpool]
         return [*stem, self.layer1, self.layer2, self.layer3, self.layer4]
 
-    def tokens(self, images: Array) -> Array:
-        """The pixels of the last feature map: (B, 3, R, R) -> (B, G*G, C), C = 32 * width.
-
-        Row by row from the top left; `grid_of` gives rows and columns. A view of the map.
-        """
+    def feature_map(self, images: Array) -> Array:
+        """The last feature map: (B, 3, R, R) -> (B, C, H, W), C = 32 * width."""
         check_images(self, images, self.config.image_resolution, self.interpolate, 32)
         x = images
         for module in self.path():
-            x = module(x)  # (B, C, H, W)
+            x = module(x)
+        return x
+
+    def feature_map_backward(self, dx: Array) -> Array:
+        """dx: (B, C, H, W). Returns dimages (B, 3, R, R)."""
+        for module in reversed(self.path()):
+            dx = module.backward(dx)
+        return dx
+
+    def tokens(self, images: Array) -> Array:
+        """The pixels of the last feature map: (B, 3, R, R) -> (B, G*G, C).
+
+        Row by row from the top left; `grid_of` gives rows and columns. A view of the map.
+        """
+        x = self.feature_map(images)
         self.save(tuple(x.shape), "tokens")
         return map_to_tokens(x)
 
@@ -82,10 +103,22 @@ class ModifiedResNet(Module):
         """dtokens: (B, G*G, C). Returns dimages (B, 3, R, R)."""
         batch, channels, height, width = shape = self.saved("tokens")
         check_gradient("dtokens", dtokens, (batch, height * width, channels), self.dtype)
-        dx = tokens_to_map(dtokens, shape)
-        for module in reversed(self.path()):
-            dx = module.backward(dx)
-        return dx
+        return self.feature_map_backward(tokens_to_map(dtokens, shape))
+
+    def dense(self, images: Array, positions: bool = False) -> Array:
+        """An embedding of each pixel of the last map: (B, 3, R, R) -> (B, G*G, E), not normalised.
+
+        By the pool's projections alone, v_proj and c_proj (positions=True adds each pixel's
+        position first); with the plain mean, by its one projection. To be compared with texts.
+        """
+        y = self.attnpool.dense(self.feature_map(images), positions)
+        self.save(tuple(y.shape), "dense")
+        return y
+
+    def dense_backward(self, dy: Array) -> Array:
+        """dy: (B, G*G, E). Returns dimages (B, 3, R, R)."""
+        check_gradient("dy", dy, self.saved("dense"), self.dtype)
+        return self.feature_map_backward(self.attnpool.dense_backward(dy))
 
     def grid_of(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the last map for an image of so many pixels.

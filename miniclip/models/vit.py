@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from miniclip.models.checks import check_gradient, check_images, check_tokens
 from miniclip.models.config import VisionConfig
 from miniclip.nn.blocks import Transformer
 from miniclip.nn.layers import LayerNorm, PatchEmbedding, zeros
 from miniclip.nn.module import Module
 from miniclip.ops.array import Array, Cache
+
+PATHS = ("value", "tokens")  # of `dense`
+RESIDUAL = False  # of the value path, unless it is asked for: it points better (docs/tokens.md)
 
 
 class VisionTransformer(Module):
@@ -19,7 +24,7 @@ class VisionTransformer(Module):
     Source: Dosovitskiy et al. 2020 (arXiv 2010.11929); `VisionTransformer` of the original.
     """
 
-    WAYS = ("tokens", "pool")
+    WAYS = ("tokens", "pool", "dense")
 
     def __init__(self, config: VisionConfig, embed_dim: int) -> None:
         super().__init__()
@@ -137,3 +142,38 @@ class VisionTransformer(Module):
         dx, dproj, _ = self.ops.linear_backward(dy, self.saved("project"))
         self.proj.add_grad(dproj.T)
         return dx
+
+    # ------------------------------------------------------------------ one embedding a patch
+
+    def dense(self, images: Array, path: str = "value", residual: bool | None = None) -> Array:
+        """An embedding of each patch: (B, 3, R, R) -> (B, G*G, E), not normalised.
+
+        path: "value" lets every patch look at itself only in the last block, so that its embedding
+        speaks of its own place (MaskCLIP, Zhou et al. 2021, arXiv 2112.01071); "tokens" takes the
+        tokens as they are, which have looked at the whole image. Both then go where the class token
+        goes: through ln_post and the projection.
+        residual: of the value path, with the last block's shortcuts and MLP, or without; None:
+        `RESIDUAL`. ValueError for another path, and for residual where it means nothing.
+        """
+        if path not in PATHS:
+            raise ValueError(f"path: got {path!r}, expected one of {', '.join(PATHS)}")
+        if residual is not None and path != "value":
+            raise ValueError(f"residual: got {residual}, but only path 'value' has that choice")
+        tokens = self.embed(images)  # (B, 1 + G*G, D)
+        if path == "value":
+            tokens = self.transformer.values(tokens, RESIDUAL if residual is None else residual)
+        else:
+            tokens = self.transformer(tokens)
+        y = self.project(self.ln_post(tokens[:, 1:]))  # (B, G*G, E)
+        self.save((path, tuple(tokens.shape), tuple(y.shape)), "dense")
+        return y
+
+    def dense_backward(self, dy: Array) -> Array:
+        """dy: (B, G*G, E). Returns dimages (B, 3, R, R)."""
+        path, tokens_shape, shape = self.saved("dense")
+        check_gradient("dy", dy, shape, self.dtype)
+        # y = project(ln_post(tokens[:, 1:])): the class token is left out
+        dtokens = np.zeros(tokens_shape, dy.dtype, like=dy)
+        dtokens[:, 1:] = self.ln_post.backward(self.project_backward(dy))
+        through = self.transformer.values_backward if path == "value" else self.transformer.backward
+        return self.embed_backward(through(dtokens))

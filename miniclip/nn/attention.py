@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from miniclip.nn.layers import Linear, zeros
+import numpy as np
+
+from miniclip.nn.layers import Linear, map_to_tokens, tokens_to_map, zeros
 from miniclip.nn.module import Module
 from miniclip.ops.array import Array, Cache
 
@@ -12,6 +14,8 @@ class MultiheadAttention(Module):
 
     causal: token t sees the tokens up to t only (the text tower).
     """
+
+    WAYS = ("values",)
 
     def __init__(self, width: int, heads: int, causal: bool = False) -> None:
         super().__init__()
@@ -46,6 +50,26 @@ class MultiheadAttention(Module):
         self.in_proj_bias.add_grad(dbias)
         return dx
 
+    def values(self, x: Array) -> Array:
+        """What comes out if every token looks at itself only: its value through out_proj.
+
+        (B, T, D) -> (B, T, D). No queries, no keys, no softmax.
+        """
+        first = 2 * x.shape[2]  # of in_proj's rows those of v
+        weight, bias = self.in_proj_weight.data[first:], self.in_proj_bias.data[first:]
+        v, cache = self.ops.linear(x, weight, bias)  # (B, T, D)
+        self.save(cache, "values")
+        y: Array = self.out_proj(v)
+        return y
+
+    def values_backward(self, dy: Array) -> Array:
+        # y = out_proj(v); v = linear(x), with the last third of in_proj
+        dv = self.out_proj.backward(dy)
+        dx, dweight, dbias = self.ops.linear_backward(dv, self.saved("values"))
+        self.in_proj_weight.add_grad(last_rows(dweight, self.in_proj_weight.data.shape))
+        self.in_proj_bias.add_grad(last_rows(dbias, self.in_proj_bias.data.shape))
+        return dx
+
 
 class AttentionPool2d(Module):
     """One query, the mean pixel, pools a feature map: (B, C, H, W) -> (B, E).
@@ -56,6 +80,8 @@ class AttentionPool2d(Module):
     resized to it, bicubically; whether such images are let in is for the tower to say.
     Source: CLIP section 2.4; `AttentionPool2d` of the original model.py.
     """
+
+    WAYS = ("dense",)
 
     def __init__(self, grid: int, width: int, heads: int, embed: int) -> None:
         super().__init__()
@@ -112,6 +138,42 @@ class AttentionPool2d(Module):
         self.positional_embedding.add_grad(dpositions)
         return tokens_to_map(ops.mean_token_backward(dtokens, mean_cache), shape)
 
+    def dense(self, x: Array, positions: bool = False) -> Array:
+        """Each pixel through v_proj and c_proj by itself: (B, C, H, W) -> (B, H * W, E).
+
+        What the pool would answer if its query saw this pixel only. positions: add each pixel's
+        position to it first, as the pool does. Source: MaskCLIP (Zhou et al. 2021, arXiv
+        2112.01071), section 3.2.
+        """
+        tokens, caches = map_to_tokens(x), None  # (B, HW, C)
+        if positions:
+            table, resized = self.positions(x.shape[2], x.shape[3])
+            tokens, added = self.ops.add_positions(tokens, table[1:])  # the first is the mean's
+            caches = (added, table.shape, resized)
+        self.save((tuple(x.shape), caches), "dense")
+        y: Array = self.c_proj(self.v_proj(tokens))
+        return y
+
+    def dense_backward(self, dy: Array) -> Array:
+        """dy: (B, H * W, E). Returns dx (B, C, H, W)."""
+        shape, caches = self.saved("dense")
+        dtokens = self.v_proj.backward(self.c_proj.backward(dy))
+        if caches is not None:
+            added, table_shape, resized = caches
+            dtokens, dused = self.ops.add_positions_backward(dtokens, added)
+            dpositions = last_rows(dused, table_shape)
+            if resized is not None:
+                dpositions = self.ops.interpolate_positions_backward(dpositions, resized)
+            self.positional_embedding.add_grad(dpositions)
+        return tokens_to_map(dtokens, shape)
+
+
+def last_rows(x: Array, shape: tuple[int, ...]) -> Array:
+    """Zeros that end with x: the gradient of a parameter of which only the last rows were used."""
+    y = np.zeros(shape, x.dtype, like=x)
+    y[shape[0] - x.shape[0] :] = x
+    return y
+
 
 def project(layer: Linear, x: Array) -> tuple[Array, Cache]:
     """What the layer computes, without calling the module: (..., in) -> (..., out), and a cache."""
@@ -127,17 +189,3 @@ def project_backward(layer: Linear, dy: Array, cache: Cache) -> Array:
     if layer.bias is not None:
         layer.bias.add_grad(dbias)
     return dx
-
-
-def map_to_tokens(x: Array) -> Array:
-    """A feature map's pixels as tokens, row by row: (B, C, H, W) -> (B, H * W, C).
-
-    A rearrangement (of a map in one piece a view): its backward is `tokens_to_map`.
-    """
-    batch, channels, height, width = x.shape
-    return x.reshape(batch, channels, height * width).transpose(0, 2, 1)
-
-
-def tokens_to_map(tokens: Array, shape: tuple[int, ...]) -> Array:
-    """The inverse of `map_to_tokens`: (B, H * W, C) -> shape, (B, C, H, W)."""
-    return tokens.transpose(0, 2, 1).reshape(shape)

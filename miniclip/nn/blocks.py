@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from miniclip.nn.attention import MultiheadAttention
 from miniclip.nn.layers import (
     ACTIVATIONS,
@@ -66,6 +68,8 @@ class ResidualAttentionBlock(Module):
     Source: `ResidualAttentionBlock` of the original model.py (pre-LayerNorm transformer).
     """
 
+    WAYS = ("values",)
+
     def __init__(
         self, width: int, heads: int, mlp: int, activation: str, eps: float, causal: bool
     ) -> None:
@@ -91,9 +95,30 @@ class ResidualAttentionBlock(Module):
         # x = x + attn(ln_1(x))
         return dy + self.ln_1.backward(self.attn.backward(dy))
 
+    def values(self, x: Array, residual: bool) -> Array:
+        """The block with attention by which every token looks at itself only; (B, T, D) twice.
+
+        residual: with both shortcuts and the MLP, as in forward; False: the attention's part alone.
+        """
+        y = self.attn.values(self.ln_1(x))
+        if residual:
+            y = x + y
+            y = y + self.mlp(self.ln_2(y))
+        self.save(residual, "values")
+        return y
+
+    def values_backward(self, dy: Array) -> Array:
+        residual = self.saved("values")
+        if residual:
+            dy = dy + self.ln_2.backward(self.mlp.backward(dy))
+        dx = self.ln_1.backward(self.attn.values_backward(dy))
+        return dy + dx if residual else dx
+
 
 class Transformer(Module):
     """A stack of residual attention blocks: (B, T, D) -> (B, T, D)."""
+
+    WAYS = ("values",)
 
     def __init__(
         self,
@@ -119,3 +144,18 @@ class Transformer(Module):
 
     def backward(self, dy: Array) -> Array:
         return self.resblocks.backward(dy)
+
+    def values(self, x: Array, residual: bool) -> Array:
+        """All blocks, but in the last one every token looks at itself only; see the block's."""
+        blocks: list[Any] = list(self.resblocks)
+        for block in blocks[:-1]:
+            x = block(x)
+        y: Array = blocks[-1].values(x, residual)
+        return y
+
+    def values_backward(self, dy: Array) -> Array:
+        blocks: list[Any] = list(self.resblocks)
+        dx: Array = blocks[-1].values_backward(dy)
+        for block in reversed(blocks[:-1]):
+            dx = block.backward(dx)
+        return dx

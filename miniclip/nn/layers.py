@@ -236,6 +236,8 @@ class Identity(Module):
 class GlobalAveragePool2d(Module):
     """The mean of all pixels, projected: (B, C, H, W) -> (B, E). The plain choice of pooling."""
 
+    WAYS = ("dense",)
+
     def __init__(self, channels: int, embed: int) -> None:
         super().__init__()
         self.c_proj = Linear(channels, embed)
@@ -250,3 +252,31 @@ class GlobalAveragePool2d(Module):
         dpooled = self.c_proj.backward(dy)
         dx: Array = self.ops.global_avg_pool_backward(dpooled, self.saved())
         return dx
+
+    def dense(self, x: Array, positions: bool = False) -> Array:
+        """Each pixel through the projection: (B, C, H, W) -> (B, H * W, E). Their mean is the
+        embedding. There are no positions to add: ValueError if they are asked for.
+        """
+        if positions:
+            raise ValueError("positions: got True, but the plain mean of all pixels has none")
+        self.save(tuple(x.shape), "dense")
+        y: Array = self.c_proj(map_to_tokens(x))
+        return y
+
+    def dense_backward(self, dy: Array) -> Array:
+        """dy: (B, H * W, E). Returns dx (B, C, H, W)."""
+        return tokens_to_map(self.c_proj.backward(dy), self.saved("dense"))
+
+
+def map_to_tokens(x: Array) -> Array:
+    """A feature map's pixels as tokens, row by row: (B, C, H, W) -> (B, H * W, C).
+
+    A rearrangement (of a map in one piece a view): its backward is `tokens_to_map`.
+    """
+    batch, channels, height, width = x.shape
+    return x.reshape(batch, channels, height * width).transpose(0, 2, 1)
+
+
+def tokens_to_map(tokens: Array, shape: tuple[int, ...]) -> Array:
+    """The inverse of `map_to_tokens`: (B, H * W, C) -> shape, (B, C, H, W)."""
+    return tokens.transpose(0, 2, 1).reshape(shape)

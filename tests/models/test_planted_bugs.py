@@ -20,8 +20,8 @@ BUGS = [
     Bug("first pixel for the pool's query", "resnet", ATTENTION, "project(self.q_proj, tokens[:, :1])", "project(self.q_proj, tokens[:, 1:2])"),
     Bug("the query's gradient not in the mean token's", "pool", ATTENTION, "        dtokens[:, :1] += dquery  # the mean token is query, key and value\n", ""),
     Bug("mean token as query only", "resnet", ATTENTION, "dtokens[:, :1] += dquery", "dtokens[:, :1] = dquery"),
-    Bug("resized positions' gradient not brought back", "pool", ATTENTION, "if resized is not None:", "if False:"),
-    Bug("rows and columns of the pool's grid swapped", "pool", ATTENTION, "self.positions(x.shape[2], x.shape[3])", "self.positions(x.shape[3], x.shape[2])"),
+    Bug("resized positions' gradient not brought back", "pool", ATTENTION, "        if resized is not None:\n            dpos", "        if False:\n            dpos"),
+    Bug("rows and columns of the pool's grid swapped", "pool", ATTENTION, "positions, resized = self.positions(x.shape[2], x.shape[3])", "positions, resized = self.positions(x.shape[3], x.shape[2])"),
     Bug("ln_post before the token is taken, over all tokens' mean", "vit", VIT, "pooled, cache = self.ops.take_class_token(tokens)", "pooled, cache = self.ops.take_class_token(tokens)\n        pooled = tokens.mean(axis=1)"),
     Bug("class token's output not normalised", "vit", VIT, "y = self.project(self.ln_post(pooled))", "self.ln_post(pooled)\n        y = self.project(pooled)"),
     Bug("text read at the last token", "vit", TEXT, "ops.gather_end_of_text(tokens, ids, self.config.end_id)", "ops.gather_end_of_text(tokens, ids * 0 + __import__('numpy').arange(ids.shape[1]))"),
@@ -32,7 +32,7 @@ BUGS = [
     Bug("ReLU before the shortcut is added", "resnet", BLOCKS, "z: Array = self.relu3(y + shortcut)", "z: Array = self.relu3(y) + shortcut"),
     Bug("post-LayerNorm", "vit", BLOCKS, "x = x + self.attn(self.ln_1(x))", "x = self.ln_1(x + self.attn(x))"),
     Bug("MLP's shortcut forgotten", "vit", BLOCKS, "return x + self.mlp(self.ln_2(x))", "return self.mlp(self.ln_2(x))"),
-    Bug("shortcut's gradient forgotten", "vit", BLOCKS, "dy = dy + self.ln_2.backward(self.mlp.backward(dy))", "dy = self.ln_2.backward(self.mlp.backward(dy))"),
+    Bug("shortcut's gradient forgotten", "vit", BLOCKS, "and past it\n        dy = dy + self.ln_2", "and past it\n        dy = self.ln_2"),
     Bug("downsample's gradient forgotten", "resnet", BLOCKS, "return dx + dshortcut", "return dx if self.downsample is not None else dx + dshortcut"),
     Bug("image tower causal", "vit", VIT, "config.activation, config.eps\n        )\n        self.ln_post", "config.activation, config.eps, True\n        )\n        self.ln_post"),
     Bug("text tower not causal", "vit", TEXT, ", causal=True", ", causal=False"),
@@ -51,12 +51,26 @@ BUGS = [
     Bug("gradient of the transposed logits lost", "both outputs", CLIP, "dlogits = dlogits + dper_text.T", "dlogits = dlogits"),
     Bug("temperature without gradient", "vit", CLIP, "self.logit_scale.add_grad(dscale)", "self.logit_scale.add_grad(0 * dscale)"),
     Bug("first cache taken first", "twice", "nn.module", "return stack.pop()", "return stack.pop(0)"),
-    Bug("tokens column by column", "tokens", ATTENTION, "return x.reshape(batch, channels, height * width)", "return x.swapaxes(2, 3).reshape(batch, channels, height * width)"),
+    Bug("tokens column by column", "tokens", LAYERS, "return x.reshape(batch, channels, height * width)", "return x.swapaxes(2, 3).reshape(batch, channels, height * width)"),
     Bug("rows and columns of the map swapped", "tokens", RESNET, "(len(tokens), channels, rows, columns)", "(len(tokens), channels, columns, rows)"),
     Bug("odd sides rounded down", "grid", RESNET, "return (height + 1) // 32", "return height // 32"),
     Bug("rows of patches counted across", "tokens", VIT, "return (height - patch) // stride + 1, (width - patch) // stride + 1", "return (width - patch) // stride + 1, (height - patch) // stride + 1"),
     Bug("gradient of the ViT's resized positions not brought back", "tokens", VIT, "if resized is not None:", "if False:"),
     Bug("tokens already normalised", "tokens", VIT, "tokens: Array = self.transformer(self.embed(images))", "tokens: Array = self.ln_post(self.transformer(self.embed(images)))"),
+    Bug("value path without the values' bias", "dense", ATTENTION, "self.in_proj_bias.data[first:]", "0 * self.in_proj_bias.data[first:]"),
+    Bug("gradient of the values in the queries' rows", "dense", ATTENTION, "y[shape[0] - x.shape[0] :] = x", "y[: x.shape[0]] = x"),
+    Bug("value path without its LayerNorm", "dense", BLOCKS, "y = self.attn.values(self.ln_1(x))", "self.ln_1(x)\n        y = self.attn.values(x)"),
+    Bug("value path's shortcut forgotten", "dense", BLOCKS, "            y = x + y\n", ""),
+    Bug("value path's MLP without its gradient", "dense", BLOCKS, "        if residual:\n            dy = dy + self.ln_2", "        if residual:\n            self.ln_2"),
+    Bug("gradient of the value path's shortcut forgotten", "dense", BLOCKS, "return dy + dx if residual else dx", "return dx"),
+    Bug("last block whole, and its values after it", "dense", BLOCKS, "for block in blocks[:-1]:\n            x = block(x)", "for block in blocks:\n            x = block(x)"),
+    Bug("class token for the first patch", "dense", VIT, "self.ln_post(tokens[:, 1:])", "self.ln_post(tokens[:, :-1])"),
+    Bug("patches' gradient one place too early", "dense", VIT, "dtokens[:, 1:] = self.ln_post", "dtokens[:, :-1] = self.ln_post"),
+    Bug("the mean's position for the first pixel", "dense", ATTENTION, "table[1:])  # the first", "table[:-1])  # the first"),
+    Bug("rows and columns of the pixels' positions swapped", "dense", ATTENTION, "table, resized = self.positions(x.shape[2], x.shape[3])", "table, resized = self.positions(x.shape[3], x.shape[2])"),
+    Bug("positions added unasked", "dense", ATTENTION, "        if positions:\n            table", "        if True:\n            table"),
+    Bug("pixels through the keys", "dense", ATTENTION, "y: Array = self.c_proj(self.v_proj(tokens))", "self.v_proj(tokens)\n        y: Array = self.c_proj(self.k_proj(tokens))"),
+    Bug("resized positions' gradient not brought back from dense", "dense", ATTENTION, "            if resized is not None:\n                dpos", "            if False:\n                dpos"),
     Bug("tokens of texts before the last LayerNorm", "text tokens", TEXT, "tokens = self.ln_final(self.transformer(tokens))", "self.ln_final(tokens := self.transformer(tokens))"),
 ]  # fmt: skip
 
@@ -74,6 +88,10 @@ def check(package, where):
         for kind in ("vit", "resnet"):
             token_checks.check_tokens(package, kind, token_checks.WIDE)
             token_checks.check_pool(package, kind, token_checks.WIDE)
+    elif where == "dense":
+        for kind, several in token_checks.DENSE.items():
+            for options in several:
+                token_checks.check_dense(package, kind, token_checks.WIDE, options)
     elif where == "grid":
         token_checks.check_tokens(package, "resnet", token_checks.odd_size("resnet"))
     elif where == "text tokens":

@@ -13,7 +13,11 @@ from model_checks import CONFIGS, close, compare_gradient, inputs_for, own_confi
 from original import living_state, load_into_original, original_clip
 
 WIDE = (64, 128)  # pixels, not square; the towers' own sizes are 32 x 32 and 64 x 64
-TOWERS = {**CONFIGS, "average": variant("resnet", pool="average")}
+TOWERS = {
+    **CONFIGS,
+    "average": variant("resnet", pool="average"),
+    "one block": variant("vit", layers=1),
+}
 IMAGES = 2
 
 
@@ -37,10 +41,15 @@ def gradient_for(shape, seed=1):
     return np.random.default_rng(seed).standard_normal(shape)
 
 
+def the_originals(kind):
+    """The tower that the original can express; it has no mean pool."""
+    return "resnet" if kind == "average" else kind
+
+
 @functools.cache
 def state_of(kind):
     """Of a whole CLIP; with the mean pool the rest is the ResNet's."""
-    state = living_state(CONFIGS["vit" if kind == "vit" else "resnet"], 1)
+    state = living_state(TOWERS[the_originals(kind)], 1)
     if kind != "average":
         return state
     rng = np.random.default_rng(0)
@@ -62,7 +71,7 @@ def theirs(kind, size):
     """The original's image tower with its positions resized for such pictures, and its parameters
     by our names.
     """
-    config = TOWERS["vit" if kind == "vit" else "resnet"]
+    config = TOWERS[the_originals(kind)]
     model = original_clip(config, torch.float64)
     load_into_original(model, living_state(config, 1))
     visual = model.visual
@@ -80,7 +89,8 @@ def theirs(kind, size):
     parameters = {f"visual.{name}": p for name, p in visual.named_parameters()}
     parameters = {n.replace("attnpool.2", "attnpool.c_proj"): p for n, p in parameters.items()}
     if size != own_size(kind) and kind != "average":
-        resize_positions(visual if kind == "vit" else visual.attnpool, their_grid(visual, size))
+        owner = visual if hasattr(visual, "transformer") else visual.attnpool
+        resize_positions(owner, their_grid(visual, size))
     return visual, parameters
 
 
@@ -230,3 +240,84 @@ def check_text_tokens(package, backend="numpy", place=np.asarray):
     assert got.keys() == gradients.keys()
     for name, gradient in gradients.items():
         compare_gradient(name, got[name], gradient, gradients)
+
+
+# ---------------------------------------------------------------- dense
+
+DENSE = {
+    "vit": [{"path": "tokens"}, *({"path": "value", "residual": r} for r in (True, False))],
+    "one block": [{"path": "value", "residual": r} for r in (True, False)],
+    "resnet": [{"positions": p} for p in (False, True)],
+    "average": [{}],
+}
+
+
+def their_dense(options):
+    """A function of the original's tower and pixels, in plain PyTorch."""
+
+    def of_vit(visual, pixels):
+        if options["path"] == "tokens":
+            tokens = watched(visual, visual.transformer, pixels)[0]
+        else:
+            tokens = to_itself(visual, pixels, options["residual"])
+        return (visual.ln_post(tokens[1:]) @ visual.proj).transpose(0, 1)  # from (T, B, E)
+
+    def of_resnet(visual, pixels):
+        x, _ = watched(visual, visual.layer4, pixels)  # (B, C, H, W)
+        if isinstance(visual.attnpool, torch.nn.Sequential):
+            return one_by_one(x, visual.attnpool[2]).flatten(2).transpose(1, 2)
+        pool = visual.attnpool
+        if options["positions"]:
+            x = x + pool.positional_embedding[1:].T.reshape(1, *x.shape[1:])
+        return one_by_one(one_by_one(x, pool.v_proj), pool.c_proj).flatten(2).transpose(1, 2)
+
+    return lambda visual, pixels: (of_vit if hasattr(visual, "transformer") else of_resnet)(
+        visual, pixels
+    )
+
+
+def to_itself(visual, pixels, residual):
+    """The last block with the original's attention, masked so that a token sees only itself."""
+    block, caught = visual.transformer.resblocks[-1], []
+    handle = block.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
+    visual(pixels)
+    handle.remove()
+    x = caught[0]  # (T, B, D)
+    mask = torch.full((len(x), len(x)), -torch.inf, dtype=x.dtype).fill_diagonal_(0)
+    if residual:
+        block.attn_mask = mask
+        return block(x)
+    h = block.ln_1(x)
+    return block.attn(h, h, h, need_weights=False, attn_mask=mask)[0]
+
+
+def one_by_one(x, linear):
+    """A linear layer as a convolution of 1x1 pixels, as MaskCLIP writes it."""
+    return F.conv2d(x, linear.weight[:, :, None, None], linear.bias)
+
+
+def check_dense(package, kind, size, options, backend="numpy", place=np.asarray):
+    """An embedding a position, and the gradients of pixels and parameters."""
+    model = ours(package, kind, backend)
+    tower, images = model.visual, pictures(size)
+    rows, columns = tower.grid_of(*size)
+    dy = gradient_for((IMAGES, rows * columns, 24))
+    with model.record():
+        y = tower.dense(place(images), **options)
+        dpixels = tower.dense_backward(place(dy))
+    expected, gradients = ask_theirs(kind, size, their_dense(options), dy)
+    if options.get("path") == "value":
+        without_queries(gradients, TOWERS[kind].vision.layers - 1)
+    compare(model, y, dpixels, expected, gradients)
+
+
+def without_queries(gradients, last):
+    """The last block's queries and keys count for nothing. The original's attention gives them
+    gradients that are rounding only; here they become what they ought to be.
+    """
+    largest = max(np.abs(g).max() for g in gradients.values())
+    for part in ("weight", "bias"):
+        gradient = gradients[f"visual.transformer.resblocks.{last}.attn.in_proj_{part}"]
+        queries_and_keys = gradient[: len(gradient) * 2 // 3]
+        assert np.abs(queries_and_keys).max() < 1e-12 * largest
+        queries_and_keys[...] = 0
