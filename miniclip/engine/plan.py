@@ -88,8 +88,9 @@ def why_unknown(module: Module, part: Part | None) -> str | None:
         return "is not a module that plans know in its place"
     if module._recording() is not None:
         return "is being recorded"
-    if "forward" in module.__dict__:
-        return "has a forward of its own: it is being traced, or was changed"
+    for way in ("forward", *module.WAYS):
+        if way in module.__dict__:
+            return f"has a {way} of its own: it is being traced, or was changed"
     if module.training and type(module) is layers.BatchNorm2d:
         return "is in training mode"
     if module.dtype != np.float32:
@@ -108,7 +109,7 @@ class TowerPlan:
         self._state = [weakref.ref(thing) for thing in fingerprint(tower)]
         self._settings = settings(tower)
         self._packed: dict[Any, Any] = {}
-        self._programs: dict[tuple[Any, bool], Program] = {}  # by size and antialias
+        self._programs: dict[tuple[bool, Any, bool], Program] = {}  # see `program`
         self._one_call = threading.Lock()
         self.program(self._usual_size())
 
@@ -126,18 +127,23 @@ class TowerPlan:
             return (self.tower.config.context_length,)
         return (self.tower.config.image_resolution,) * 2
 
-    def program(self, size: tuple[int, ...]) -> Program:
-        """The steps for pictures (height, width), or for texts of at most (tokens,)."""
-        key = (size, getattr(self.tower, "antialias", True))
+    def program(self, size: tuple[int, ...], all_tokens: bool = False) -> Program:
+        """The steps for pictures (height, width), or for texts of at most (tokens,).
+
+        all_tokens: of pictures, instead of their embeddings. Both are kept side by side, each for
+        the size that came last: the buffers of another size are let go.
+        """
+        key = (all_tokens, size, getattr(self.tower, "antialias", True))
         if key not in self._programs:
             program = Program()
             if isinstance(self.tower, TextTransformer):
                 add_text(program, self.tower, self._packed, *size)
-            elif isinstance(self.tower, VisionTransformer):
-                add_vit(program, self.tower, self._packed, *size)
             else:
-                add_resnet(program, self.tower, self._packed, *size)
-            self._programs = {key: program}  # the buffers of another size are let go
+                height, width = size
+                add = add_vit if isinstance(self.tower, VisionTransformer) else add_resnet
+                add(program, self.tower, self._packed, height, width, all_tokens)
+            others = {k: p for k, p in self._programs.items() if k[0] != all_tokens}
+            self._programs = {**others, key: program}
         return self._programs[key]
 
     def __call__(self, x: Array) -> Array:
@@ -146,18 +152,32 @@ class TowerPlan:
         with self._one_call:
             return runs(x)
 
-    def image_runs(self, images: Array) -> Array:
+    def tokens(self, images: Array) -> Array:
+        """Pictures (B, 3, H, W) -> all their tokens (B, T, D), as the tower's `tokens` gives them.
+
+        The steps are made when this is first asked for. ValueError for a text tower.
+        """
+        if isinstance(self.tower, TextTransformer):
+            raise ValueError(
+                "tokens: this is the plan of the text tower, expected the image tower's (texts are "
+                "planned without their padding; the tower's own `tokens` has all of them)"
+            )
+        with self._one_call:
+            return self.image_runs(images, all_tokens=True)
+
+    def image_runs(self, images: Array, all_tokens: bool = False) -> Array:
         tower = self.tower
         is_vit = isinstance(tower, VisionTransformer)
         least = tower.conv1.weight.data.shape[-1] if is_vit else 32
         check_images(tower, images, tower.config.image_resolution, tower.interpolate, least)
         images = np.require(images, np.float32, ["C", "W"])
-        program = self.program(images.shape[2:])
-        y = np.empty((len(images), program.width), np.float32)
+        program = self.program(images.shape[2:], all_tokens)
+        y = np.empty((len(images), program.outputs, program.width), np.float32)
         for part in even_parts(len(images), program.memory(program.tokens, 1)):
             starts = np.arange(part.stop - part.start + 1) * program.tokens
-            program.run(Run(images[part], starts, starts[:0], starts[:-1]), y[part])
-        return y
+            run = Run(images[part], starts, starts[:0], starts[:-1])
+            program.run(run, y[part].reshape(-1, program.width))
+        return y if all_tokens else y.reshape(len(images), program.width)
 
     def text_runs(self, ids: Array) -> Array:
         """Texts lie one after the other without the padding between them: a text of 9 tokens is 9
@@ -183,10 +203,10 @@ class TowerPlan:
     def lines(self) -> Iterator[str]:
         """The steps, and what they keep in memory."""
         packed = sum(w.data.nbytes for w in all_weights(self._packed))
-        for (size, _), program in self._programs.items():
-            shape = " x ".join(map(str, size))
-            what = "tokens" if len(size) == 1 else "pixels"
-            yield f"{len(program.steps)} steps for {shape} {what}, {packed / 2**20:.0f} MiB packed"
+        for (all_tokens, size, _), program in self._programs.items():
+            shape = " x ".join(map(str, size)) + (" tokens" if len(size) == 1 else " pixels")
+            shape += ", all tokens" if all_tokens else ""
+            yield f"{len(program.steps)} steps for {shape}, {packed / 2**20:.0f} MiB packed"
             yield from (f"  {text}" for text, _ in program.steps)
 
 

@@ -51,6 +51,11 @@ BUGS = [
     Bug("positions of the usual size kept", "other sizes", VIT, "tower.positions(height, width)[0]", "tower.positional_embedding.data"),
     Bug("positions resized as before", "antialias", CPU, 'getattr(self.tower, "antialias", True)', "True"),
     Bug("groups share the first bias", "vit", PACKING, "None if bias is None else bias[g], columns", "None if bias is None else bias[0], columns"),
+    Bug("last block left out of the tokens", "tokens", VIT, "blocks = [*packed[\"blocks\"][:-1], packed[\"last block\"]]", "blocks = packed[\"blocks\"][:-1]"),
+    Bug("one block's queries for the last one's", "tokens", VIT, "with_all_queries(packed[\"blocks\"][-1])", "packed[\"blocks\"][0]"),
+    Bug("tokens of a picture in the next one's place", "tokens", CPU, "run, y[part].reshape(-1, program.width)", "run, y[part].swapaxes(0, 1).reshape(-1, program.width)"),
+    Bug("steps for embeddings taken for those for tokens", "tokens", CPU, "key = (all_tokens, size,", "key = (False, size,"),
+    Bug("tokens of the map before the last", "tokens", RESNET, "program.output, program.columns = x.name, x.channels", "program.output, program.columns = pooled.name, x.channels"),
     Bug("out-of-date plan used", "new weights", CPU, "all(old() is new for", "any(True or old() is new for"),
     Bug("modules compared, not arrays", "new weights", CPU, "            yield parameter.data\n", "            yield parameter\n"),
     Bug("running statistics not compared", "new statistics", CPU, "        yield from module.buffers_.values()\n", ""),
@@ -82,6 +87,9 @@ def check(where):
     checks = engine_checks
     if where == "small variances":
         checks.check_towers(miniclip, "resnet", 2, small_variances=True)
+    elif where == "tokens":
+        for name, size in (("vit", (64, 128)), ("narrow", (33, 60)), ("resnet", (64, 128))):
+            checks.check_tokens(miniclip, name, size)
     elif where == "other sizes":
         checks.check_sizes(miniclip, "vit", [(16, 16)])
     elif where == "antialias":

@@ -136,13 +136,13 @@ def engine_of(package):
 # ---------------------------------------------------------------- the truth
 
 
-def by_modules(config, kind, x, dtype, small_variances=False, **settings):
-    """What the textbook's modules say, in float64 or in float32."""
+def by_modules(config, kind, x, dtype, small_variances=False, way="forward", **settings):
+    """What the textbook's modules say, in float64 or in float32. way: another of their methods."""
     tower = tower_of(textbook(config, dtype, small_variances), kind)
     before = {name: getattr(tower, name) for name in settings}
     try:
         vars(tower).update(settings)
-        return tower(x.astype(dtype) if kind == "image" else x)
+        return getattr(tower, way)(x.astype(dtype) if kind == "image" else x)
     finally:  # the textbook is kept for the next test
         vars(tower).update(before)
 
@@ -189,6 +189,41 @@ def check_towers(package, name, count=7, small_variances=False):
     for kind, x in inputs_of(config, count).items():
         got = plan.of(kind)(x)
         close(f"{name}, {kind}", got, config, kind, x, small_variances)
+
+
+def close_tokens(what, got, config, x, **settings):
+    """Every token is as near to float64 as the modules' in float32 are, measured by the size that
+    a picture's tokens have in the mean; and no two pictures' tokens look alike.
+    """
+    truth, own = (
+        by_modules(config, "image", x, dtype, way="tokens", **settings)
+        for dtype in ("float64", "float32")
+    )
+    assert relative(truth[0], truth[1]) > ALIVE, f"{what}: all inputs look alike"
+    assert got.dtype == np.float32, f"{what}: {got.dtype}"
+    assert got.shape == truth.shape, f"{what}: shape {got.shape}, not {truth.shape}"
+    size = np.sqrt((truth**2).sum(axis=2).mean(axis=1, keepdims=True))  # (B, 1)
+    error, float32 = (np.linalg.norm(y - truth, axis=2) / size for y in (got, own))  # (B, T)
+    assert float32.max() < FLOOR, f"{what}: the modules themselves are wrong by {float32.max():.1e}"
+    bound = max(FACTOR * float32.max(), FLOOR)
+    worst = np.unravel_index(error.argmax(), error.shape)
+    assert error.max() <= bound, f"{what}, token {worst}: error {error.max():.1e}, not {bound:.1e}"
+
+
+def check_tokens(package, name, size=None):
+    """All tokens of pictures, and what their pool makes of them beside the embeddings' plan."""
+    config = CONFIGS[name]
+    network = network_of(package, config)
+    network.visual.interpolate = True
+    plan = engine_of(package).Plan(network)
+    size = size or (config.vision.image_resolution,) * 2
+    x = pictures(5, *size)
+    tokens = plan.of("image").tokens(x)
+    close_tokens(f"{name}, tokens", tokens, config, x, interpolate=True)
+    grid = () if hasattr(network.visual, "transformer") else (network.visual.grid_of(*size),)
+    pooled = network.visual.pool(tokens, *grid)
+    for what, got in (("pooled", pooled), ("embedded", plan.of("image")(x))):
+        close(f"{name}, {what}", got, config, "image", x, interpolate=True)
 
 
 def check_short_texts(package, name):

@@ -80,10 +80,11 @@ class Program:
         self.steps: list[tuple[str, Step]] = []
         self.buffers: dict[str, Sizes] = {}
         self.scratch = 0  # numbers for each member
-        self.output = ""  # the buffer that holds the embeddings
+        self.output = ""  # the buffer that holds the result
         self.columns = 0  # of the output's rows, padded
-        self.width = 0  # of an embedding
+        self.width = 0  # numbers of a row of the result
         self.tokens = 1  # of each picture
+        self.outputs = 1  # rows of the result for each sequence: its embedding, or its tokens
         self._kept: dict[str, Array] = {}
 
     def add(self, text: str, step: Step) -> None:
@@ -104,7 +105,7 @@ class Program:
         return 4 * sum(sizes.of(rows, sequences) for sizes in self.buffers.values())
 
     def run(self, run: Run, out: Array) -> None:
-        """All steps; the embeddings of the run's sequences go to out, (B, E)."""
+        """All steps; the run's embeddings go to out, (B, E), or its tokens, (B * T, D)."""
         workers = team()
         run.space = {
             name: self._room(name, sizes.of(run.rows, run.sequences))
@@ -120,8 +121,8 @@ class Program:
                     return  # another member gave up
 
         workers.run(job, lambda: sync.__setitem__(0, 1))
-        rows = run.space[self.output][: run.sequences * self.columns]
-        out[:] = rows.reshape(run.sequences, self.columns)[:, : out.shape[1]]
+        rows = run.space[self.output][: len(out) * self.columns]
+        out[:] = rows.reshape(len(out), self.columns)[:, : out.shape[1]]
         run.space = {}
 
     def _room(self, name: str, numbers: int) -> Array:

@@ -326,9 +326,14 @@ def pack_attention_pool(pool: Any) -> Pool:
 
 
 def add_resnet(
-    program: Program, tower: Any, packed: dict[Any, Any], height: int, width: int
+    program: Program,
+    tower: Any,
+    packed: dict[Any, Any],
+    height: int,
+    width: int,
+    all_tokens: bool = False,
 ) -> None:
-    """The whole tower for pictures of one size."""
+    """The whole tower for pictures of one size, or what gives the pixels of its last map."""
     steps = ResNetSteps(program, packed)
     x = steps.first(tower.conv1, tower.bn1, height, width)
     x = steps.conv_3x3("conv2", tower.conv2, tower.bn2, x)
@@ -339,7 +344,11 @@ def add_resnet(
     for stage in ("layer1", "layer2", "layer3", "layer4"):
         for number, block in enumerate(getattr(tower, stage)):
             x = steps.bottleneck(f"{stage}.{number}", block, x)
-    if hasattr(tower.attnpool, "heads"):
+    if all_tokens:
+        program.output, program.columns = x.name, x.channels
+        program.width = block.conv3.weight.data.shape[0]  # the last block's channels, not padded
+        program.tokens = program.outputs = x.pixels
+    elif hasattr(tower.attnpool, "heads"):
         steps.attention_pool(tower.attnpool, x)
     else:
         steps.average_pool(tower.attnpool, x)

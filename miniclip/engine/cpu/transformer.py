@@ -1,8 +1,9 @@
 """The transformers' part of a plan: residual blocks, and a last block that only one token leaves.
 
-What is asked of a tower is one token of each sequence: the class token, or the end of the text. So
-the last block has one query a sequence. For one query q = Wq x the attention's keys and values need
-not be made at all, because a sum can be taken in another order:
+What is asked of a tower is mostly one token of each sequence: the class token, or the end of the
+text. So the last block has one query a sequence, unless all tokens are asked for. For one query
+q = Wq x the attention's keys and values need not be made at all, because a sum can be taken in
+another order:
 
     score of token t = q · (Wk x_t + bk) = (Wkᵀ q) · x_t + a number that is the same for every t
     mixed values     = sum_t a_t (Wv x_t + bv) = Wv (sum_t a_t x_t) + bv
@@ -13,7 +14,7 @@ too, and the same steps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,7 @@ class Block:
 def pack_block(module: Any, is_last: bool) -> Block:
     attn, mlp = module.attn, module.mlp
     heads, d = attn.heads, attn.in_proj_weight.data.shape[1] // attn.heads
-    weights = np.asarray(attn.in_proj_weight.data).reshape(3, heads, d, -1)
-    biases = np.asarray(attn.in_proj_bias.data).reshape(3, heads, d)
+    weights, biases = projections_of(attn)
     c_fc, gelu, c_proj = mlp
     return Block(
         module,
@@ -76,6 +76,18 @@ def pack_block(module: Any, is_last: bool) -> Block:
         proj=pack(c_proj.weight.data, c_proj.bias.data),
         activation=ACTIVATIONS[type(gelu)],
     )
+
+
+def projections_of(attn: Any) -> tuple[Array, Array]:
+    """The weights (3, H, d, D) and biases (3, H, d) of q, k and v."""
+    heads, d = attn.heads, attn.in_proj_weight.data.shape[1] // attn.heads
+    weights = np.asarray(attn.in_proj_weight.data).reshape(3, heads, d, -1)
+    return weights, np.asarray(attn.in_proj_bias.data).reshape(3, heads, d)
+
+
+def with_all_queries(last: Block) -> Block:
+    """The last block as one that all tokens leave. Whatever both need is shared."""
+    return replace(last, qkv=pack_qkv(*projections_of(last.module.attn)), pool=None)
 
 
 def pack_qkv(weights: Array, biases: Array) -> Weights:
@@ -129,9 +141,7 @@ def add_blocks(program: Program, blocks: list[Block], width: int, causal: bool, 
 
     Returns the buffer with the chosen token of each sequence, rows of padded(width).
     """
-    for number, block in enumerate(blocks[:-1]):
-        add_attention(program, f"block {number}", block, width, causal, most)
-        add_mlp(program, f"block {number}", block, width, "x", "y", all_rows)
+    add_whole_blocks(program, blocks[:-1], width, causal, most)
     last, name = blocks[-1], f"block {len(blocks) - 1}"
     row = padded(width)
     program.buffer("y", row)
@@ -146,6 +156,15 @@ def add_blocks(program: Program, blocks: list[Block], width: int, causal: bool, 
     )  # fmt: skip
     add_mlp(program, name, last, width, "one x", "one y", all_sequences)
     return "one x"
+
+
+def add_whole_blocks(
+    program: Program, blocks: list[Block], width: int, causal: bool, most: int
+) -> None:
+    """Blocks that all tokens leave, on the residual stream in buffer "x"; see `add_blocks`."""
+    for number, block in enumerate(blocks):
+        add_attention(program, f"block {number}", block, width, causal, most)
+        add_mlp(program, f"block {number}", block, width, "x", "y", all_rows)
 
 
 def add_attention(

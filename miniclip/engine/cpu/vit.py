@@ -14,8 +14,10 @@ from miniclip.engine.cpu.transformer import (
     Block,
     add_blocks,
     add_projection,
+    add_whole_blocks,
     pack_block,
     pack_projection,
+    with_all_queries,
 )
 
 
@@ -24,8 +26,15 @@ def pack_blocks(transformer: Any) -> list[Block]:
     return [pack_block(module, module is modules[-1]) for module in modules]
 
 
-def add_vit(program: Program, tower: Any, packed: dict[Any, Any], height: int, width: int) -> None:
-    """The whole tower for pictures of one size."""
+def add_vit(
+    program: Program,
+    tower: Any,
+    packed: dict[Any, Any],
+    height: int,
+    width: int,
+    all_tokens: bool = False,
+) -> None:
+    """The whole tower for pictures of one size, or what gives all tokens as they leave it."""
     if not packed:
         weight = tower.conv1.weight.data
         packed["patches"] = pack(weight.reshape(len(weight), -1))
@@ -37,10 +46,23 @@ def add_vit(program: Program, tower: Any, packed: dict[Any, Any], height: int, w
     program.tokens = tokens
     add_patches(program, packed["patches"], size, stride, rows, columns)
     add_tokens(program, tower, numbers, tokens, float32(tower.positions(height, width)[0]))
+    if all_tokens:
+        add_all_tokens(program, packed, numbers, tokens)
+        return
     chosen = add_blocks(program, packed["blocks"], numbers, False, tokens)
     row = padded(numbers)
     program.layer_norm("ln_post", chosen, chosen, numbers, row, tower.ln_post, all_sequences)
     add_projection(program, chosen, numbers, tower.proj, packed["proj"])
+
+
+def add_all_tokens(program: Program, packed: dict[Any, Any], width: int, tokens: int) -> None:
+    """All blocks whole. The residual stream is the output."""
+    if "last block" not in packed:
+        packed["last block"] = with_all_queries(packed["blocks"][-1])
+    blocks = [*packed["blocks"][:-1], packed["last block"]]
+    add_whole_blocks(program, blocks, width, False, tokens)
+    program.output, program.columns, program.width = "x", padded(width), width
+    program.outputs = tokens
 
 
 def add_patches(program: Program, w: Any, size: int, stride: int, rows: int, columns: int) -> None:
