@@ -71,7 +71,7 @@ def planted(bug: Bug) -> ModuleType:
     """The module with the bug, executed anew under a name of its own.
 
     Its functions and classes call each other; whatever they import is the real miniclip, and the
-    real miniclip goes on calling the real module. Raises ValueError as `Bug.changed_source` does,
+    real miniclip still calls the real module. Raises ValueError as `Bug.changed_source` does,
     and whatever executing the changed source raises.
     """
     name = f"miniclip.{bug.module}_planted"

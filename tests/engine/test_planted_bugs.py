@@ -6,9 +6,10 @@ and checked in a process of their own: in one process two kernels of one name co
 
 import engine_checks
 import pytest
-from planting import Bug, planted_in_place, run_with
+from planting import planted_in_place, run_with
 
 import miniclip
+from miniclip.check import Bug, unchanged
 from miniclip.engine import plan
 
 CPU, PACKING, PROGRAM = "engine.plan", "engine.cpu.packing", "engine.cpu.program"
@@ -114,8 +115,7 @@ def test_it_is_found(bug):
 @pytest.mark.parametrize(("module", "where"), sorted({(bug.module, bug.where) for bug in BUGS}))
 def test_without_a_bug_nothing_is_found(module, where):
     """The control: the same functions in the same places, nothing planted."""
-    first = "from __future__ import annotations\n"
-    with planted_in_place(Bug("none", where, module, first, first + "\n"), "engine") as planted:
+    with planted_in_place(unchanged(module, where), "engine") as planted:
         used = {value for value in vars(plan).values() if callable(value)}
         assert module != CPU or planted.Plan in used
         check(where)
@@ -140,10 +140,8 @@ def test_it_is_found_in_a_kernel(bug, tmp_path):
 
 @pytest.mark.slow
 def test_without_a_bug_kernels_pass(tmp_path):
-    first = "from __future__ import annotations\n"
-    harmless = Bug("none", "all", KERNELS, first, first + "\n")
     places = sorted({bug.where for bug in COMPILED})
-    assert run_with(harmless, tmp_path, KERNEL_CHECKS, *places) == ""
+    assert run_with(unchanged(KERNELS), tmp_path, KERNEL_CHECKS, *places) == ""
 
 
 def test_there_are_enough():
