@@ -175,7 +175,7 @@ def block_with(bug):
 @pytest.mark.planted
 def test_a_forgotten_shortcut_is_refused():
     """Everything before the shortcut is wrong, and nothing behind it; as it is, nothing."""
-    right = "dy = dy + self.ln_2.backward(self.mlp.backward(dy))"
+    right = "\n        dy = dy + self.ln_2.backward(self.mlp.backward(dy))"
     bug = Bug("no shortcut", "block", "nn.blocks", right, right.replace("dy + ", ""))
     _, unharmed = block_with(unchanged("nn.blocks"))
     assert unharmed.holds, unharmed

@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from miniclip.inputs import pictures as door
-from miniclip.inputs.pictures import PictureError
 from miniclip.pipeline import batching
 
 GRAY = np.full((6, 8), 99, np.uint8)
@@ -70,7 +69,7 @@ def check_folders_without_pictures(tmp_path):
             (tmp_path / name, "image"),
             ([GRAY, tmp_path / name], r"images\[1\]"),
         ):
-            with pytest.raises(PictureError, match=rf"^{place} {told}.*\.jpg, \.png"):
+            with pytest.raises(door.PictureError, match=rf"^{place} {told}.*\.jpg, \.png"):
                 door.pictures(images)
 
 
