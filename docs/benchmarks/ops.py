@@ -107,6 +107,7 @@ PAIRS = {
     "softmax": [tokens(128, 4, 24, 24), tokens(128, 128)],
     "l2_normalize": [tokens(128, 128)],
     "embedding": [words(128, 24, 800, 128), words(128, 32, 8000, 256)],
+    "mean_token": [tokens(128, 4, 512), tokens(8, 49, 2048)],
     "patch_embedding": [patches(64, 8, 8, 128), patches(64, 8, 4, 128), patches(64, 16, 16, 192)],
     "scaled_dot_product_attention": [
         (f"128 x 4 x {t} x 32", [normal(128, 4, t, 32) for _ in "qkv"], ()) for t in (24, 65)

@@ -58,7 +58,7 @@ class Peak:
 
 
 def own_memory(status: Path = STATUS) -> float:
-    """MiB of this process's own memory now. RuntimeError where the system does not tell."""
+    """MiB of this process's own memory now. RuntimeError where the system does not report it."""
     try:
         lines = status.read_text(encoding="ascii").splitlines()
     except OSError:

@@ -44,7 +44,7 @@ class Options:
 
     kind: "inference", "training" or "memory". ours: which of "plan", "numba", "numpy"; None: all.
     threads: None: as many as cores. pictures: of the long run of memory. file: where the record
-    goes. activation: for a bare file that does not tell.
+    goes. activation: for a file without a configuration.
     """
 
     kind: str = "inference"
@@ -97,7 +97,7 @@ def measure_memory(
     options: Options, threads: int, record: dict[str, Any], report: Callable[[str], None]
 ) -> None:
     """Each job in a process of its own, which loads the weights from a file, as users do."""
-    memory.own_memory()  # says so where the system does not tell
+    memory.own_memory()  # says so where the system does not report it
     for model in options.models:
         with tempfile.TemporaryDirectory() as folder:
             asked = memory.jobs(

@@ -93,7 +93,7 @@ def infer_from_shapes(shapes: Shapes, sources: Sequence[Source]) -> CLIPConfig:
         and "visual.attnpool.positional_embedding" not in shapes
         and first_said(sources, "vision.pool", "attention") == "average"
     )
-    if averaged:  # without positions no shape tells the resolution: put in those it would have
+    if averaged:  # without positions no shape shows the resolution: put in those it would have
         side = first_said(sources, "vision.image_resolution", 0) // 32
         channels = (shapes["visual.attnpool.c_proj.weight"] or (0,))[-1]
         shapes = {**shapes, "visual.attnpool.positional_embedding": (side**2 + 1, channels)}

@@ -53,7 +53,7 @@ ACCEPTED = (
 
 @dataclass(frozen=True)
 class Resolved:
-    """Where a checkpoint lies. path: a file, or a folder with shards or one that the user named.
+    """Where a checkpoint is. path: a file, or a folder with shards or one that the user named.
 
     known: what the table says of it, None for what is not in the table.
     """
@@ -71,7 +71,7 @@ def resolve(
     what is taken for, in this order:
     1. a path, if it is a Path object or is written as one (./x, ../x, ~/x, /x, x.safetensors);
     2. the name of a shipped model ("mini-vit"), or a known name, its alias or its repository, even
-       where a folder of that name lies in the working directory (write ./ViT-B/32 for the folder);
+       even if the working directory has a folder of that name (write ./ViT-B/32 for the folder);
     3. a path, if there is something;
     4. a hub repository, "org/name".
 
@@ -131,7 +131,7 @@ def repository_of(
 
 def or_a_folder(what: str) -> str:
     """A hint for who meant a folder by what is a known name too."""
-    return f". For the folder that lies here, write ./{what}" if os.path.isdir(what) else ""
+    return f". For the folder of that name here, write ./{what}" if os.path.isdir(what) else ""
 
 
 def did_you_mean(what: str) -> str:
@@ -171,14 +171,14 @@ def download(name: str, revision: str | None = None) -> Resolved:
     Raises ValueError if the name is neither, HubError if it cannot be downloaded.
     """
     if name in SHIPPED:
-        return resolve(name)  # it came with miniclip
+        return resolve(name)  # it is part of miniclip
     entry, repository = repository_of(name)
     path = downloads.fetch(repository, entry, revision, refresh=True)
     return Resolved(path, entry, repository if entry is None else entry.name)
 
 
 def cached_path(name: str, revision: str | None = None) -> Path | None:
-    """Where a known checkpoint or hub repository lies in the cache, None if it is not there whole.
+    """Where a known checkpoint or hub repository is in the cache, None if it is not complete there.
 
     Raises ValueError if the name is neither.
     """

@@ -94,7 +94,7 @@ def network_message(error: BaseException, where: str, endpoint: str) -> str:
     if status is not None:
         return f"{where}: {endpoint} answered {status}; try later, {MIRROR}, {BY_HAND}"
     if is_broken(error):
-        return f"{where}: the connection broke while files came; start it again"
+        return f"{where}: the connection broke during the download; start it again"
     if {kind.__name__ for kind in type(error).__mro__} & UNREACHABLE:
         return f"{where}: {endpoint} cannot be reached; check the network, {MIRROR}, {BY_HAND}"
     said = re.split(r"[.\n]", str(error) or type(error).__name__)[0]
@@ -115,7 +115,7 @@ def no_weights(repository: str, listed: Collection[str], expected: str, entry: K
     note = f". {entry.note}" if entry is not None and entry.note else ""
     return (
         f"{repository}: holds {', '.join(found[:5]) or 'no weights'}, expected {expected} "
-        f"(pickles are never opened; docs/weights.md tells how to convert one){note}"
+        f"(pickles are never opened; docs/weights.md says how to convert one){note}"
     )
 
 

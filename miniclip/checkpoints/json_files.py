@@ -39,7 +39,7 @@ def parse_json(path: Path | str, data: bytes) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key, value in pairs:
             if key in result:
-                raise CheckpointError(f"{path}: the key {key!r} stands twice in one JSON object")
+                raise CheckpointError(f"{path}: the key {key!r} occurs twice in one JSON object")
             result[key] = value
         return result
 

@@ -79,7 +79,7 @@ def available_models() -> list[str]:
 def find_known(name: str) -> Known | None:
     """The checkpoint of this name, alias or repository, None if there is none.
 
-    Case makes no difference, nor which of / - _ @ : and space stands between the parts.
+    Case makes no difference, nor which of / - _ @ : and space separates the parts.
     """
     entry = names_by_spelling().get(plain_spelling(name))
     return None if entry is None else known()[entry]
@@ -101,7 +101,7 @@ def is_mistyped(name: str) -> bool:
 
 @cache
 def names_by_spelling() -> dict[str, str]:
-    """Plain spelling -> name. A repository in which several entries lie stands for the first."""
+    """Plain spelling -> name. A repository with several entries means the first."""
     plain: dict[str, str] = {}
     for entry in known().values():
         for spelling in (entry.name, *entry.aliases, entry.repository):

@@ -204,8 +204,7 @@ def map_openai(checkpoint: Checkpoint, keys: list[str]) -> KeyMap:
         name = key.removeprefix("text.")
         if name in key_map:
             raise CheckpointError(
-                f"{checkpoint.file_of(key)}: both {key_map[name][0]!r} and {key!r} stand for one "
-                "tensor"
+                f"{checkpoint.file_of(key)}: both {key_map[name][0]!r} and {key!r} name one tensor"
             )
         key_map[name] = (key,)
     return key_map

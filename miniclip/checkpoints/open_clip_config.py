@@ -13,7 +13,7 @@ from miniclip.checkpoints.errors import CheckpointError, kind_of
 from miniclip.checkpoints.json_files import as_object, check_only, square
 
 # Options that say what we read, and those that change nothing in a forward pass. Any other option
-# must be off (null, false, 0, empty), or have the value that stands here.
+# must be off (null, false, 0, empty), or have the value given here.
 OPEN_CLIP_READ = {
     "model": {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"},
     "vision": {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size"}

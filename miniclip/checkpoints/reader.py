@@ -67,7 +67,7 @@ def widen_bfloat16(bits: Array) -> Array:
 class Checkpoint:
     """The tensors of a checkpoint by their keys in the file, from one file or several shards.
 
-    path: the file or the index. folder: where it lies, with its configuration beside it.
+    path: the file or the index. folder: where it is, with its configuration beside it.
     metadata: the notes in the file's header, text to text. shapes: key -> shape, in file order.
     """
 

@@ -23,7 +23,7 @@ from miniclip.checkpoints.json_files import MAX_JSON, parse_json
 MAX_DIMENSIONS = 8
 MAX_SIZE = 2**63 - 1  # of one axis
 
-# How each dtype lies in the file. BF16 is the upper half of a float32: its bits are read as u2.
+# How each dtype is stored. BF16 is the upper half of a float32: its bits are read as u2.
 DTYPES = {
     "F64": "<f8",
     "F32": "<f4",
@@ -54,7 +54,7 @@ NO_PICKLE = (
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one tensor lies: bytes begin to end of the file, with this dtype and shape."""
+    """Where one tensor is: bytes begin to end of the file, with this dtype and shape."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -120,7 +120,7 @@ def checked_notes(path: Path, notes: Any) -> dict[str, str]:
 
 
 def checked_entry(path: Path, key: str, entry: Any) -> Entry:
-    """One entry of the header, with its offsets as they stand there."""
+    """One entry of the header, with its offsets as written there."""
     where = f"{path}: {key!r}"
     if not isinstance(entry, Mapping) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(

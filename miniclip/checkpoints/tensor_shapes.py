@@ -1,4 +1,4 @@
-"""Which tensors a CLIP has: names (the original's) and shapes, from its configuration alone.
+"""Which tensors a CLIP has: names (the original's) and shapes, from nothing but its configuration.
 
 A file is compared with this table before any array is made: a header may claim shapes that would
 fill all memory, and a model of that size must not be built to find out. A test keeps the table

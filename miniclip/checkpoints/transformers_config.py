@@ -58,7 +58,7 @@ def hf_claims(path: Path, config: dict[str, Any]) -> dict[str, Any]:
         return tower_claims(path, HF_TYPES[kind] or "", config) | embed_dim_claim(config)
     claims = embed_dim_claim(config)
     for tower in ("vision", "text"):
-        # The first is from before 2023; where it stands, transformers lets it win.
+        # The first is from before 2023; where it is present, transformers lets it win.
         sizes = config.get(f"{tower}_config_dict")
         sizes = config.get(f"{tower}_config") if sizes is None else sizes
         claims |= tower_claims(path, tower, as_object(path, f"{tower}_config", sizes))

@@ -45,7 +45,7 @@ def save_checkpoint(
     preprocess: mean, std, size, resize_mode, interpolation, as `read_model` gives them.
 
     Raises ValueError (nothing is written) if state is not one of config, or the layout cannot hold
-    it; OSError from the disk, after which the old files stand as before and no new ones do.
+    it; OSError from the disk, after which the old files are as before and there are no new ones.
     """
     check_state(state, config)
     if layout == "openai":

@@ -17,10 +17,16 @@ def add_evaluate(commands: Commands) -> None:
         "shape and colour, counts, relations; robustness and linear probes on request.",
     )
     parser.add_argument("model", help="a name (miniclip weights list), folder or file")
-    parser.add_argument("--count", type=int, help="scenes of each kind")
-    parser.add_argument("--robustness", action="store_true", help="under changes of the picture")
+    parser.add_argument("--count", type=int, help="scenes of each kind; default: 1,200")
+    parser.add_argument(
+        "--robustness",
+        action="store_true",
+        help="accuracy when pictures are darkened, blurred, covered",
+    )
     parser.add_argument("--probe", action="store_true", help="linear probes on the embeddings")
-    parser.add_argument("--markdown", action="store_true", help="as in the model cards")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print Markdown tables, as in the model cards"
+    )
     parser.add_argument("--json", action="store_true")
     add_model_options(parser)
     parser.set_defaults(run=run_evaluate)

@@ -18,7 +18,7 @@ def add_activation_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--activation",
         choices=["quick_gelu", "gelu", "gelu_tanh"],
-        help="for a bare .safetensors file that does not tell",
+        help="of a .safetensors file that has no configuration beside it",
     )
 
 

@@ -10,12 +10,14 @@ from miniclip.cli.options import Commands, add_backend_option
 def add_train(commands: Commands) -> None:
     parser = commands.add_parser(
         "train",
-        help="train a CLIP from scratch, or go on from a checkpoint",
-        description="Train on drawn scenes or on your own pictures. A run that was stopped goes on "
-        "where it was when the same command is given again.",
+        help="train a CLIP from scratch or from a checkpoint",
+        description="Train on drawn scenes or on your own pictures. Run the same "
+        "command again to continue a run that was stopped.",
     )
     parser.add_argument("preset", help="nano, mini-vit, mini-rn, or a .toml file")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the model goes")
+    parser.add_argument(
+        "--out", required=True, metavar="FOLDER", help="folder for the model and its log"
+    )
     parser.add_argument(
         "--data",
         metavar="PATH",
@@ -23,28 +25,38 @@ def add_train(commands: Commands) -> None:
         "default: drawn scenes",
     )
     parser.add_argument(
-        "--template", default="a photo of a {}", help="caption of a class folder's pictures"
+        "--template",
+        default="a photo of a {}",
+        help="caption of a class folder's pictures; default: %(default)s",
     )
-    parser.add_argument("--workers", type=int, default=2, help="threads that decode pictures")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="threads that decode pictures; default: %(default)s"
+    )
     parser.add_argument("--init", metavar="MODEL", help="start from this model's weights")
     parser.add_argument(
-        "--freeze", nargs="+", default=[], metavar="PATTERN", help='such as "visual.*"'
+        "--freeze",
+        nargs="+",
+        default=[],
+        metavar="PATTERN",
+        help='parameters to leave as they are, by name, such as "visual.*"',
     )
     for name, kind, help_text in RECIPE_OPTIONS:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=help_text)
-    parser.add_argument("--loss", choices=["contrastive", "sigmoid"])
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, help=f"{help_text}; default: the preset's"
+        )
+    parser.add_argument("--loss", choices=["contrastive", "sigmoid"], help="default: the preset's")
     add_backend_option(parser)
     parser.set_defaults(run=run_train)
 
 
 RECIPE_OPTIONS = (
-    ("steps", int, "of the optimiser"),
-    ("batch", int, "pairs in a step"),
+    ("steps", int, "number of optimiser steps"),
+    ("batch", int, "pairs of a picture and a caption in a step"),
     ("chunk", int, "pairs at a time, where the batch does not fit the memory (GradCache)"),
-    ("learning_rate", float, "the peak"),
-    ("warm_up", int, "steps"),
-    ("weight_decay", float, "of matrices and kernels"),
-    ("seed", int, "of weights and order"),
+    ("learning_rate", float, "peak learning rate"),
+    ("warm_up", int, "steps over which the learning rate rises to its peak"),
+    ("weight_decay", float, "weight decay (matrices and kernels only)"),
+    ("seed", int, "seed of the initial weights and of the order of the pairs"),
     ("save_every", int, "steps between checkpoints"),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from miniclip.cli.options import Commands, add_model_options
@@ -16,8 +17,12 @@ def add_verify(commands: Commands) -> None:
     )
     parser.add_argument("model", help="a name, folder or file")
     parser.add_argument(
-        "--pictures", default=".", metavar="FOLDER", help="where CLIP.png and others lie"
+        "--pictures",
+        default=".",
+        metavar="FOLDER",
+        help="folder with CLIP.png and the other pictures; default: %(default)s",
     )
+    parser.add_argument("--json", action="store_true", help="print JSON")
     add_model_options(parser)
     parser.set_defaults(run=run_verify)
 
@@ -28,10 +33,15 @@ def run_verify(options: argparse.Namespace) -> int:
 
     model = load(options.model, options.backend, activation=options.activation)
     verdicts = verify(model, Path(options.pictures))
-    print(report(verdicts))
     count = {s: sum(o.status == s for o in verdicts) for s in ("pass", "fail", "skip")}
-    print(f"{count['pass']} passed, {count['fail']} failed, {count['skip']} skipped")
-    if not weights_were_tested(verdicts):
-        print("nothing is verified: no row that depends on the weights could be computed")
-        return 1
-    return 1 if count["fail"] else 0
+    tested = weights_were_tested(verdicts)
+    if options.json:
+        rows = [verdict.as_dict() for verdict in verdicts]
+        data = {"count": count, "weights_were_tested": tested, "rows": rows}
+        print(json.dumps(data, indent=2, ensure_ascii=False))
+    else:
+        print(report(verdicts))
+        print(f"{count['pass']} passed, {count['fail']} failed, {count['skip']} skipped")
+        if not tested:
+            print("nothing is verified: no row that depends on the weights could be computed")
+    return 1 if count["fail"] or not tested else 0

@@ -12,7 +12,8 @@ def add_weights(commands: Commands) -> None:
     parser = commands.add_parser(
         "weights",
         help="list, download, find and check checkpoints",
-        description="Known checkpoints: what there is, where it lies, whether it is whole.",
+        description="Known checkpoints: which exist, where they are stored, "
+        "whether they are intact.",
     )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     actions.add_parser("list", help="all known names").set_defaults(run=run_weights_list)

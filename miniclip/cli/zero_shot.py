@@ -19,7 +19,11 @@ def add_zero_shot(commands: Commands) -> None:
         "images", nargs="+", metavar="IMAGE", help="picture files, or folders of them"
     )
     parser.add_argument(
-        "--labels", nargs="+", required=True, metavar="LABEL", help="after the pictures"
+        "--labels",
+        nargs="+",
+        required=True,
+        metavar="LABEL",
+        help="labels to choose from; write them after the pictures",
     )
     parser.add_argument(
         "--model",

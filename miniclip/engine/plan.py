@@ -73,7 +73,7 @@ def usual_parts(tower: Any, config: Any) -> dict[str, Part]:
 
 
 def is_usual(module: Any, part: Part) -> bool:
-    """Whether a module is what stands in its place usually; any activation may be another one."""
+    """Whether a module is of the usual class for its place; any activation may be another one."""
     kind, names, causal = part
     if type(module) is not kind:
         return type(module) in ACTIVATIONS and kind in ACTIVATIONS
@@ -131,7 +131,7 @@ class TowerPlan:
         """The steps for pictures (height, width), or for texts of at most (tokens,).
 
         all_tokens: of pictures, instead of their embeddings. Both are kept side by side, each for
-        the size that came last: the buffers of another size are let go.
+        the latest size: the buffers of another size are let go.
         """
         key = (all_tokens, size, getattr(self.tower, "antialias", True))
         if key not in self._programs:
@@ -194,7 +194,7 @@ class TowerPlan:
         return y
 
     def text_run(self, ids: Array, ends: Array) -> Run:
-        """ids: (B, T). ends: (B,), where each text's last token stands."""
+        """ids: (B, T). ends: (B,), position of each text's last token."""
         real = np.arange(ids.shape[1]) <= ends[:, None]  # (B, T)
         starts = np.concatenate([[0], np.cumsum(ends + 1)])
         words = self.tower.token_embedding.weight.data[ids[real]]  # (rows, D)

@@ -326,5 +326,5 @@ def square_root(key: str, n: int) -> int:
 
 
 def count_blocks(shapes: Shapes, prefix: str) -> int:
-    """How many numbered blocks stand under a prefix."""
+    """How many numbered blocks there are under a prefix."""
     return len({key[len(prefix) :].split(".")[0] for key in shapes if key.startswith(prefix)})

@@ -133,7 +133,7 @@ class ModifiedResNet(Module):
         """One embedding of all pixels: (B, rows * columns, C) -> (B, E).
 
         grid: (rows, columns), as `grid_of` gives them. It may be left out for images of the model's
-        own size; a tower that lets in others (`interpolate`) has to be told.
+        own size; a tower that lets in others (`interpolate`) needs it.
         """
         if grid is None and self.interpolate:
             raise ValueError("grid: got None, expected (rows, columns) where `.interpolate` is set")

@@ -14,7 +14,7 @@ class TextTransformer(Module):
     """Token ids to embeddings: (B, T) -> (B, E), T at most the context length.
 
     An embedding is `pool(tokens(ids), ids)`: `tokens` gives every position, `pool` the last one's.
-    Its parameters stand at the top level of CLIP, as in the original, where the text tower is not
+    Its parameters are at the top level of CLIP, as in the original, where the text tower is not
     a module of its own. Source: CLIP section 2.4; `CLIP.encode_text` of the original model.py.
     """
 

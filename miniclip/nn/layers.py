@@ -224,7 +224,7 @@ class AvgPool2d(Module):
 
 
 class Identity(Module):
-    """y = x: stands where other blocks have a layer."""
+    """y = x: takes the place of a layer that other blocks have."""
 
     def forward(self, x: Array) -> Array:
         return x

@@ -260,7 +260,7 @@ class Module:
     # ------------------------------------------------------------------ printing
 
     def describe(self) -> str:
-        """What stands in brackets when the module is printed: its own shapes."""
+        """The text in brackets when the module is printed: its own shapes."""
         return ""
 
     def __repr__(self) -> str:

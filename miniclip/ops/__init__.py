@@ -80,7 +80,7 @@ from miniclip.ops.pool import (
     global_avg_pool_backward,
 )
 
-# Every differentiable op; `NAME_backward` stands beside each of them.
+# Every differentiable op; `NAME_backward` goes with each of them.
 PAIRS = (
     "linear",
     "conv2d",

@@ -24,7 +24,7 @@ def embedding_backward(dy: Array, cache: Cache) -> Array:
     """dy: (B, T, D). Returns dtable (V, D); the ids have no gradient."""
     ids, shape = cache
     rows = dy.reshape(-1, shape[1])  # (R, D), R = B * T
-    # y[r] = table[ids[r]]: a word's gradient is the sum of dy over the places where it stands,
+    # y[r] = table[ids[r]]: a word's gradient is the sum of dy over the places where it occurs,
     # here as a product with a matrix of zeros and ones over the words that occur (U of them)
     words, place = np.unique(ids.reshape(-1), return_inverse=True)
     occurs = one_hot_rows(place.reshape(-1), words.shape[0], dy.dtype)  # (R, U)

@@ -32,8 +32,8 @@ def load(
     backend: one of `miniclip.backends.NAMES`, or "auto": the fastest of them that works here.
     dtype: "float32" or "float64".
     activation ("quick_gelu", "gelu", "gelu_tanh"), head_width and stride: for a bare file, whose
-    tensors do not tell them; they overrule what stands beside the file. head_width may be a pair,
-    for images and texts.
+    tensors do not show them; they overrule the configuration beside the file. head_width may be a
+    pair, for images and texts.
     revision: of a hub repository. tokenizer: instead of the one that comes with the checkpoint.
     Raises CheckpointError or HubError naming the file, ValueError naming the argument.
     """

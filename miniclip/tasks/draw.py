@@ -26,7 +26,7 @@ SIZE = 256  # pixels; models take 64, but people look at these
 
 
 def parse_thing(text: str) -> Pair:
-    """ "a red circle" or "red circle" -> ("red", "circle"). ValueError lists what there is."""
+    """ "a red circle" or "red circle" -> ("red", "circle"). ValueError lists the known ones."""
     words = [word for word in text.lower().split() if word not in ("a", "an", "the")]
     if len(words) != 2 or words[0] not in COLOURS or words[1] not in SHAPES:
         raise ValueError(

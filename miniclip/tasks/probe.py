@@ -3,7 +3,7 @@
 A probe is logistic regression on embeddings that stay as they are. It is asked for what no caption
 of the drawn world names, so that words cannot have taught it:
 
-    place        in which of 3 x 3 cells the centre of the one thing lies   chance 1/9
+    place        in which of 3 x 3 cells the centre of the one thing is     chance 1/9
     size         small, middle or large, a third of the sizes each          chance 1/3
     background   plain, gradient or noisy                                   chance 1/3
 

@@ -138,7 +138,7 @@ def make_settings(name: str, content: dict[str, Any], changes: dict[str, Any]) -
     given = {key: value for key, value in changes.items() if value is not None}
     recipe = Recipe.from_dict({**content["recipe"], **given})
     settings = Settings(name, model, content["vocabulary"], recipe, scenes)
-    _ = settings.config  # impossible sizes are told now
+    _ = settings.config  # impossible sizes are refused now
     return settings
 
 
@@ -153,7 +153,7 @@ def scene_words(settings: Settings) -> Tokenizer:
 
 
 def no_pictures(pictures: Any) -> Any:
-    raise RuntimeError("this dataset is read for its captions alone")
+    raise RuntimeError("this dataset is only read for its captions")
 
 
 def learn_words(captions: Sequence[str], settings: Settings) -> Tokenizer:

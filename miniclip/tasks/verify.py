@@ -1,7 +1,10 @@
 """`miniclip verify`: known answers of the published weights, computed again on the user's files.
 
-Each row names its source. Rows that need neither picture nor tokenizer come first. Random weights,
-other weights of the same size, or the wrong activation fail.
+Input: a loaded model, and a folder with the pictures that some answers are about. Output: a Verdict
+for every known answer. Metric: the largest absolute difference from the published numbers, against
+a tolerance (half of their last digit, and rounding). Chance: random weights, other weights of the
+same size and the wrong activation fail every row that depends on the weights. Each row names its
+source; rows that need neither picture nor tokenizer come first. Page: docs/verify.md.
 """
 
 from __future__ import annotations
@@ -42,6 +45,20 @@ class Verdict:
     status: str
     got: Array | None = None
     note: str = ""
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain data for JSON; got is None where nothing could be computed."""
+        got = None if self.got is None else self.got.tolist()
+        known = self.known
+        return {
+            "title": known.title,
+            "source": known.source,
+            "status": self.status,
+            "expected": np.asarray(known.expected).tolist(),
+            "got": got,
+            "tolerance": known.tolerance,
+            "note": self.note,
+        }
 
 
 # ------------------------------------------------------------------------ what is computed
@@ -188,22 +205,25 @@ def original_name(config: CLIPConfig) -> str | None:
 
 
 def verify(
-    pipeline: Pipeline, folder: Path, known: Sequence[KnownAnswer] | None = None
+    pipeline: Pipeline, folder: str | Path, known: Sequence[KnownAnswer] | None = None
 ) -> list[Verdict]:
     """Compute every known answer for a model of this size; pictures are looked for in `folder`.
 
+    known: answers to check instead of the published ones; their `model` is one of the original's
+    names, or for a model of another size the name it was loaded by.
     Raises ValueError for a model of whose weights no answer is known.
     """
-    name = original_name(pipeline.config)
-    rows = [k for k in (KNOWN if known is None else known) if k.model == name]
+    known = KNOWN if known is None else known
+    name = original_name(pipeline.config) or pipeline.name
+    rows = [k for k in known if k.model == name]
     if not any(row.weights for row in rows):
-        names = dict.fromkeys(k.model for k in KNOWN if k.weights)
+        names = dict.fromkeys(k.model for k in known if k.weights)
         raise ValueError(
             f"model: no known answers for {name or 'a model of this size'}, only for "
             f"{', '.join(names)} (check the files with: miniclip weights check)"
         )
     rows.sort(key=lambda k: (k.picture is not None, k.compute is cat_ids))
-    return [run(row, pipeline, folder) for row in rows]
+    return [run(row, pipeline, Path(folder)) for row in rows]
 
 
 def run(known: KnownAnswer, pipeline: Pipeline, folder: Path) -> Verdict:

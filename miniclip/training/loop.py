@@ -61,8 +61,8 @@ class Trainer:
     ) -> None:
         if len(data) < 2:
             raise ValueError(
-                f"data: got {len(data)} pair, expected at least 2 (one pair alone has nothing to "
-                "be told from)"
+                f"data: got {len(data)} pair, expected at least 2 (a single pair has nothing to "
+                "be compared with)"
             )
         self.network, self.data, self.encode, self.recipe = network, data, encode, recipe
         self.batch_size = min(recipe.batch, len(data))
@@ -105,7 +105,8 @@ class Trainer:
                     self._after(record, log, bar)
                     if interrupts:
                         self._save_or_warn()
-                        self.report(f"stopped after step {self.step}; the same command goes on")
+                        again = "run the same command again to continue"
+                        self.report(f"stopped after step {self.step}; {again}")
                         raise KeyboardInterrupt
         finally:
             self.network.eval()
@@ -268,7 +269,7 @@ class Trainer:
         except OSError as error:
             self.report(
                 f"warning: step {self.step}: no checkpoint could be written ({error}); the one "
-                "before stays, training goes on"
+                "before stays, training continues"
             )
 
     def resume(self) -> bool:

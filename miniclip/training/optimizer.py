@@ -107,7 +107,7 @@ def clip_gradients(parameters: Iterable[Parameter], largest: float) -> float:
 def clamp_log_scale(parameters: Mapping[str, Parameter], largest: float = LOG_SCALE_CLAMP) -> None:
     """Keep the logarithm of the temperature's inverse in [0, ln 100], after a step.
 
-    Without it a confident model goes on sharpening until training is unstable. parameters: those
+    Without it a confident model keeps sharpening until training is unstable. parameters: those
     that are trained. A temperature that is frozen, or that the loss does not use, keeps its bits.
     Source: CLIP section 2.5 (at most 100), open_clip (at least 1).
     """

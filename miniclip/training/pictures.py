@@ -3,7 +3,7 @@
 `read_pictures` reads names and captions only, so that a million rows open in seconds. Pixels come
 batch by batch from `PictureData.load`, decoded in threads: Pillow lets go of Python's lock while it
 works. Data that people collect has broken files and odd rows. Neither ends a run of many hours, and
-neither is passed over in silence: all are left out, told once, and counted.
+neither is passed over in silence: all are left out, reported once, and counted.
 
 What decodes a picture is handed in (`Transform` of miniclip.inputs), so nothing here knows how.
 """
@@ -192,7 +192,7 @@ class PictureData:
             return reason_of(error, path)
 
     def _remember(self, path: Path, reason: str) -> None:
-        """Two threads may meet the same broken picture; only the first one tells."""
+        """Two threads may meet the same broken picture; only the first one reports it."""
         with self._lock:
             known = path in self.broken
             self.broken.setdefault(path, reason)
@@ -233,7 +233,7 @@ def check_pixels(arrays: list[Array]) -> None:
 
 
 def reason_of(error: Exception, path: Path) -> str:
-    """Why a picture is broken, without the path, which is told beside it."""
+    """Why a picture is broken, without the path, which the report has beside it."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     _, found, rest = text.partition(f"{str(path)!r}: ")
     return rest if found else text

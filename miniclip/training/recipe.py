@@ -52,7 +52,7 @@ class Recipe:
         for name, smallest in least.items():
             value = getattr(self, name)
             if type(value) is not int or value < smallest:
-                why = " (one pair alone has nothing to be told from)" if name == "batch" else ""
+                why = " (a single pair has nothing to be compared with)" if name == "batch" else ""
                 raise ValueError(
                     f"{name}: got {value!r}, expected a whole number from {smallest} on{why}"
                 )

@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, a log that can be read by machines, a plot, warnings."""
+"""What a run reports: a progress bar, a log for machines, a plot, warnings."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Watcher:
 
 
 class Log:
-    """A JSON object a line. A full disk costs lines, not the run: it is told and counted."""
+    """A JSON object a line. A full disk costs lines, not the run: it is reported and counted."""
 
     def __init__(self, path: Path, report: Callable[[str], None]) -> None:
         self.path, self.report = path, report
@@ -152,7 +152,7 @@ class Log:
         except OSError as error:
             if not self.lost:
                 self.report(
-                    f"warning: {self.path} could not be written ({error}); training goes on"
+                    f"warning: {self.path} could not be written ({error}); training continues"
                 )
             self.lost += 1
 

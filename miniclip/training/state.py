@@ -2,7 +2,7 @@
 
 Batch, captions and shuffling of a step follow from the seed and the step's number alone, so the
 number is all that has to be kept of data position and random state. Tensors keep their dtype: a
-run that goes on from its checkpoint makes the same bits as one that was never stopped.
+run that continues from its checkpoint gives the same bits as one that was never stopped.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from miniclip.ops.array import Array
 def positives(captions: Sequence[str]) -> Array | None:
     """(N, N): 1 where the caption of column j is the caption of row i; None if all differ.
 
-    A caption that stands twice in a batch fits both images. The sigmoid loss would otherwise call
+    A caption that occurs twice in a batch fits both images. The sigmoid loss would otherwise call
     right pairs wrong. The contrastive loss is the same number with and without: equal texts have
     equal embeddings, so the mean over their logits is each of them. But it cannot reach zero, and
     these targets say how low it can get.

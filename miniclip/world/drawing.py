@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 RESOLUTION = 64
 LARGER = 3  # pixels of the drawing for one of the picture, along a side
-JITTER = 14  # how far a shade lies from its colour's RGB
+JITTER = 14  # how far a shade may be from its colour's RGB
 
 Colour: TypeAlias = tuple[int, int, int]
 

@@ -121,7 +121,7 @@ class Scene:
 
 
 def relation_of(a: Thing, b: Thing) -> str:
-    """Where a stands, seen from b: "above", "below", "left" or "right"."""
+    """Where a is, seen from b: "above", "below", "left" or "right"."""
     dx, dy = a.x - b.x, a.y - b.y
     if abs(dy) >= abs(dx):
         return "above" if dy < 0 else "below"

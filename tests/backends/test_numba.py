@@ -52,7 +52,7 @@ CUT = ["linear", "conv2d", "patch_embedding", "batch_norm", "layer_norm", "quick
 
 
 @pytest.mark.usefixtures("small_pieces")
-@pytest.mark.parametrize("op", [*CUT, SDPA, "avg_pool2d", "contrastive_loss"])
+@pytest.mark.parametrize("op", [*CUT, SDPA, "avg_pool2d", "mean_token", "contrastive_loss"])
 def test_small_pieces_make_the_same_whole(op, any_threads):
     case = BY_NAME[op]
     any_threads(3)
@@ -78,6 +78,7 @@ LARGE = {
     "batch_norm": (tensors((40, 16, 9, 9), (16,), (16,)), {}),
     "layer_norm": (tensors((9000, 48), (48,), (48,)), {}),
     "quick_gelu": (tensors((300, 1000)), {}),
+    "mean_token": (tensors((40, 49, 256)), {}),
     "softmax": (tensors((3000, 100)), {}),
     SDPA: (tensors((20, 3, 30, 32), (20, 3, 30, 32), (20, 3, 30, 32)), {}),
 }

@@ -30,6 +30,7 @@ COMPILED = [
     Bug("output in the order of a transposed input", "quick_gelu", NUMBA, "y = np.empty(x.shape, x.dtype)\n    entry_by_entry(kernel,", "y = np.empty_like(x)\n    entry_by_entry(kernel,"),
     Bug("ReLU's output in the order of a transposed input", "relu", NUMBA, "y = np.empty(x.shape, x.dtype)\n    entry_by_entry(kernel,", "y = np.empty_like(x)\n    entry_by_entry(kernel,"),
     Bug("a word's running sum begun at one", "embedding", NUMBA, "order, np.zeros(shape[1]), dtable", "order, np.ones(shape[1]), dtable"),
+    Bug("tokens without their mean", "mean_token", NUMBA, "(batch, 1 + count, width), x.dtype", "(batch, count, width), x.dtype"),
     Bug("weight's gradient transposed", "linear", ROWWISE, "dweight = product(drows.T, rows)", "dweight = product(rows.T, drows).reshape(weight.shape)"),
     Bug("bias forgotten in the product", "linear", ROWWISE, "product(as_rows(x), weight.T, bias)", "product(as_rows(x), weight.T)"),
     Bug("heads of the gradients side by side in the wrong order", SDPA, HEADS, "[dq, dk, dv], mask)", "[dk, dq, dv] if q.shape == k.shape else [dq, dk, dv], mask)"),
@@ -60,6 +61,8 @@ HEAD_LOOPS = "backends.numba.attention_kernels"
 LOOPS = [
     Bug("a word's last place wins", "embedding", ROWS, "total[j] += dy[r, j]", "total[j] = dy[r, j]"),
     Bug("one word's sum in the next one's", "embedding", ROWS, "                total[j] = 0\n", ""),
+    Bug("the mean of one image begun with the last one's", "mean_token", ROWS, "        mean[:] = 0\n", "        mean[:] = y[b - 1, 0] if b else 0\n"),
+    Bug("the mean's gradient not shared out", "mean_token", ROWS, "dy[b, t + 1, j] + dy[b, 0, j] * share", "dy[b, t + 1, j] + dy[b, 0, j]"),
     Bug("slope one at ReLU's other side", "relu", ROWS, "dx[i] = dy[i] if x[i] > zero else zero", "dx[i] = dy[i] if x[i] < zero else zero"),
     Bug("inner slope of the tanh GELU missing", "gelu_tanh", SCALARS, "return s + x * slope * (small * share * share)", "return s"),
     Bug("cube's factor of three", "gelu_tanh", SCALARS, "(one + three * cube * x * x)", "(one + cube * x * x)"),

@@ -268,7 +268,7 @@ def test_a_connection_that_always_breaks(server, machine):
     server.drop_after, server.drops = 100, 1000
     no_wait = "__import__('time').__setattr__('sleep', lambda seconds: None)"
     _, said = machine.run(server, no_wait, "hub.resolve('tiny')")
-    assert said == f"HubError: {REPO}: the connection broke while files came; start it again"
+    assert said == f"HubError: {REPO}: the connection broke during the download; start it again"
     assert all(blob.read_bytes() != WEIGHTS[:100] for blob in machine.blobs())
     server.drops = 0
     assert Path(machine.run(server, "hub.resolve('tiny')")[0]).read_bytes() == WEIGHTS

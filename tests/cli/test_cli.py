@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import drawn
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from pipelines import make_pipeline
 
 from miniclip import cli
+from miniclip.tasks.verify import KnownAnswer
 
 
 @pytest.fixture(scope="module")
@@ -163,10 +165,30 @@ def test_weights_check_finds_bad_numbers(capsys, tmp_path):
     assert "ln_final.bias" in out
 
 
+def test_verify_prints_json(capsys, monkeypatch):
+    """Of a table made from the model itself: right rows pass, a wrong one makes exit code 1."""
+    ids = [2, 0, 1]
+    right = KnownAnswer("mini-vit", "ids", lambda *_: np.array(ids), ids, 0, "this test")
+    wrong = replace(right, title="others", expected=[2, 0, 2])
+    for table, statuses, expected_code in (
+        ([right], ["pass"], 0),
+        ([right, wrong], ["pass", "fail"], 1),
+        ([replace(right, picture=("nowhere.png", "a shelf"))], ["skip"], 1),
+    ):
+        monkeypatch.setattr("miniclip.tasks.verify.KNOWN", table)
+        code, out, _ = run(capsys, "verify", "mini-vit", "--json")
+        data = json.loads(out)
+        assert code == expected_code
+        assert [row["status"] for row in data["rows"]] == statuses
+        assert data["rows"][0]["expected"] == ids
+        assert data["rows"][0]["got"] == (None if statuses == ["skip"] else ids)
+        assert data["weights_were_tested"] == (statuses != ["skip"])
+
+
 def test_verify_needs_a_known_model(capsys, checkpoint):
     code, _, err = run(capsys, "verify", checkpoint)
     assert code == 2
-    assert "no known answers for a model of this size" in err
+    assert f"no known answers for {checkpoint}, only for ViT-B/32, RN50" in err
 
 
 def test_it_is_installed_as_a_command(checkpoint):

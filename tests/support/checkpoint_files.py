@@ -128,7 +128,7 @@ BROKEN = {
     "a number of 5000 digits": (pack(b'{"a": ' + b"9" * 5000 + b"}"), "JSON is not valid"),
     "key twice": (
         pack(b'{"a":%b,"a":%b}' % ((json.dumps(tensor()).encode(),) * 2), bytes(8)),
-        "'a' stands twice",
+        "'a' occurs twice",
     ),
     "entry no object": (pack({"a": 3}), "'a' is int 3, expected an object"),
     "entry without dtype": (pack({"a": {"shape": [], "data_offsets": [0, 0]}}), "'a' is dict"),

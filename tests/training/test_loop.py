@@ -346,7 +346,7 @@ def test_a_log_that_cannot_be_written_is_told_once(tmp_path):
         log.write(record)
     assert log.lost == 3
     assert len(lines) == 1
-    assert "training goes on" in lines[0]
+    assert "training continues" in lines[0]
 
 
 def test_a_cut_off_log_is_read(tmp_path):

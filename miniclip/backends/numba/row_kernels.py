@@ -231,6 +231,34 @@ def embedding_backward(dy: Array, ids: Array, order: Array, total: Array, dtable
                 total[j] = 0
 
 
+# --- The mean of all tokens -----------------------------------------------------------------------
+
+
+@kernel
+def mean_token(x: Array, y: Array) -> None:
+    """The mean of each image's tokens, and behind it the tokens. x: (B, T, D). y: (B, 1 + T, D)."""
+    share = x.dtype.type(1) / x.dtype.type(x.shape[1])
+    for b in range(x.shape[0]):
+        mean = y[b, 0]
+        mean[:] = 0
+        for t in range(x.shape[1]):
+            for j in range(x.shape[2]):
+                mean[j] += x[b, t, j]
+                y[b, t + 1, j] = x[b, t, j]
+        for j in range(x.shape[2]):
+            mean[j] *= share
+
+
+@entry_kernel
+def mean_token_backward(dy: Array, dx: Array) -> None:
+    """Every token's own gradient and its share of the mean's. dy: (B, 1 + T, D). dx: (B, T, D)."""
+    share = dy.dtype.type(1) / dy.dtype.type(dx.shape[1])
+    for b in range(dx.shape[0]):
+        for t in range(dx.shape[1]):
+            for j in range(dx.shape[2]):
+                dx[b, t, j] = dy[b, t + 1, j] + dy[b, 0, j] * share
+
+
 # --- An optimiser's step --------------------------------------------------------------------------
 
 

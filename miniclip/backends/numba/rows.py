@@ -1,5 +1,5 @@
 """The Numba backend's ops on rows: activations, softmax, LayerNorm, unit length, word embeddings,
-and the optimiser's step."""
+the mean of all tokens, and the optimiser's step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from miniclip import ops
 from miniclip.backends.numba import row_kernels as kernels
 from miniclip.cpu.arrays import as_numbers, as_rows, own_copy, ready
 from miniclip.cpu.share import ENTRIES, entry_by_entry, in_pieces, row_sums, rows_at_once
@@ -22,6 +23,7 @@ OWN = (
     "layer_norm",
     "l2_normalize",
     "embedding",
+    "mean_token",
 )
 __all__ = [*OWN, *(f"{name}_backward" for name in OWN), "adamw"]
 
@@ -203,6 +205,35 @@ def embedding_backward(dy: Array, cache: Cache) -> Array:
     dtable = np.zeros(shape, dy.dtype)
     kernels.embedding_backward(rows, places, order, np.zeros(shape[1]), dtable)
     return dtable
+
+
+def mean_token(x: Array) -> tuple[Array, Cache]:
+    """Put the mean of all tokens first in every image: (B, T, D) -> (B, 1 + T, D).
+
+    In a ResNet the tokens are a view of the map, where a channel's values are neighbours: NumPy
+    adds those up as fast, so the textbook takes all arrays that are not C-ordered.
+    float32 or float64. Source: `AttentionPool2d` in the original model.py.
+    """
+    check_floats("mean_token", x=x)
+    if not x.flags.c_contiguous or not x.size:
+        return ops.mean_token(x)
+    batch, count, width = x.shape
+    y = np.empty((batch, 1 + count, width), x.dtype)
+    image_by_image(kernels.mean_token, x, y)
+    return y, None
+
+
+def mean_token_backward(dy: Array, cache: Cache) -> Array:
+    """dy: (B, 1 + T, D). Returns dx (B, T, D)."""
+    batch, count, width = dy.shape
+    dx = np.empty((batch, count - 1, width), dy.dtype)
+    image_by_image(kernels.mean_token_backward, ready(dy, dy.shape, dy.dtype), dx)
+    return dx
+
+
+def image_by_image(kernel: Any, x: Array, y: Array) -> None:
+    """A kernel over tokens (B, T, D), which writes into y, also (B, ...)."""
+    in_pieces(len(x), rows_at_once(x[:1].size), x.size, lambda _, at: kernel(x[at], y[at]))
 
 
 def adamw(

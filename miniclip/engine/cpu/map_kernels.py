@@ -49,7 +49,7 @@ def unfold_images(
 
 @kernel
 def unfold_place(image: Array, top: int, left: int, size: int, y: Array) -> None:
-    """What lies under a kernel whose corner is (top, left), zero outside: (C size size,)."""
+    """The values under a kernel whose corner is (top, left), zero outside: (C size size,)."""
     first, last = max(0, -left), min(size, image.shape[2] - left)
     for channel in range(image.shape[0]):
         for i in range(size):

@@ -3,7 +3,7 @@
 A product walks down `panel` neighbouring columns of a weight matrix at a time (cpu/simd.py). In
 a panel those columns lie next to each other for every k, so that memory is read straight ahead; a
 BLAS library has to copy them so in every call. Sizes are padded with zeros to whole SIMD vectors:
-`padded(80)` channels are 80 or 96, and what stands in the last 16 is always 0.
+`padded(80)` channels are 80 or 96, and the last 16 are always 0.
 """
 
 from __future__ import annotations

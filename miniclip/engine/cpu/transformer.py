@@ -210,7 +210,7 @@ def add_gather(program: Program, x: str, y: str, row: int) -> None:
     def step(run: Run, member: Member) -> None:
         kernels.gather_rows(run.space[x], run.chosen, row, run.space[y], *member.meeting)
 
-    program.add(f"{y}: the chosen rows of {x}", step)
+    program.add(f"{y}: keep only the chosen rows of {x}", step)
 
 
 def add_pool(
@@ -227,7 +227,8 @@ def add_pool(
     program.need_scratch((row + most) * padded(pool.heads))
     program.product(f"{name}, q", asking, row, pool.query, "one q", mixed, rows=all_sequences)
     program.product(
-        f"{name}, what q looks for", "one q", mixed, pool.key, "looked for", looked_for,
+        f"{name}, q folded into the key weights",
+        "one q", mixed, pool.key, "looked for", looked_for,
         rows=all_sequences, group_a=pool.width, group_c=row,
     )  # fmt: skip
 
