@@ -31,24 +31,31 @@ def add_bench(commands: Commands) -> None:
         parser.add_argument(f"--{name}", type=item, nargs="+", help=what)
     for name, number, what in BENCH_NUMBERS:
         parser.add_argument(f"--{name}", type=number, metavar="N", help=what)
-    parser.add_argument("--against", default="", metavar="PEERS", help="torch,onnxruntime")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the whole record")
+    parser.add_argument(
+        "--against",
+        default="",
+        metavar="PEERS",
+        help="time these too, separated by a comma: torch,onnxruntime",
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write all measured times to this file"
+    )
     add_activation_option(parser)
     parser.set_defaults(run=run_bench)
 
 
 BENCH_LISTS = (
     ("models", str, "names, folders or files; default: some that suit what is measured"),
-    ("batches", int, "default: 1 8 32; training 16; memory 32"),
-    ("towers", str, "image, text; default: both"),
-    ("ours", str, "plan, numba, numpy; default: all that there are"),
+    ("batches", int, "batch sizes; default: 1 8 32; with --training 16, with --memory 32"),
+    ("towers", str, "image or text; default: both"),
+    ("ours", str, "which of plan, numba, numpy to time; default: all that are installed"),
 )
 BENCH_NUMBERS = (
-    ("threads", int, "of everybody; default: the cores that this process may use"),
-    ("rounds", int, "of turns; default: as many as fit into --seconds, at least 5"),
-    ("seconds", float, "for each table (default: 20)"),
-    ("pause", float, "seconds before every run (default: 0.02)"),
-    ("pictures", int, "of the long run of --memory (default: 256)"),
+    ("threads", int, "threads for each subject; default: the cores that this process may use"),
+    ("rounds", int, "turns of each subject; default: as many as fit into --seconds, at least 5"),
+    ("seconds", float, "time for each table (default: 20)"),
+    ("pause", float, "seconds to wait before every run (default: 0.02)"),
+    ("pictures", int, "pictures in the long run of --memory (default: 256)"),
 )
 
 

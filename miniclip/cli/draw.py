@@ -15,8 +15,10 @@ def add_draw(commands: Commands) -> None:
         description="Draw things by name, or scenes with captions (a data set for train --data).",
     )
     parser.add_argument("things", nargs="*", metavar="THING", help='such as "red circle"')
-    parser.add_argument("--scenes", type=int, metavar="N", help="N scenes and captions.csv instead")
-    parser.add_argument("--folder", default="pictures", help="default: pictures")
+    parser.add_argument(
+        "--scenes", type=int, metavar="N", help="draw N scenes and write captions.csv instead"
+    )
+    parser.add_argument("--folder", default="pictures", help="where to put them; default: pictures")
     parser.set_defaults(run=run_draw)
 
 

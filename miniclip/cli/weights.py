@@ -18,8 +18,8 @@ def add_weights(commands: Commands) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     actions.add_parser("list", help="all known names").set_defaults(run=run_weights_list)
     for action, run, help_text in (
-        ("download", run_weights_download, "download one now, and print where it lies"),
-        ("path", run_weights_path, "print where a downloaded one lies"),
+        ("download", run_weights_download, "download one now, and print its path"),
+        ("path", run_weights_path, "print the path of a downloaded one"),
         ("check", run_weights_check, "check hashes and that all numbers are finite"),
     ):
         command = actions.add_parser(action, help=help_text)
