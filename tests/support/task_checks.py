@@ -5,6 +5,7 @@
 
 import importlib
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 from fake_models import COUNT, SEED, Fake, scenes_of, truth
@@ -130,3 +131,39 @@ def check_probe_report(graded):
     assert max(row.deviation for row in rows if row.draws == 1) == 0
     assert max(row.deviation for row in rows) > 0
     return found
+
+
+# ------------------------------------------------------------------------ verify
+
+
+def check_verify(module):
+    """Verdicts of a made-up model whose answers are 1, 2, 3, told by hand."""
+
+    def answer(*_):
+        return np.array([1.0, 2.0, 3.0])
+
+    def broken(*_):
+        raise ValueError("a picture that cannot be read")
+
+    def row(expected, **more):
+        given = {"model": "toy", "compute": answer, "source": "by hand", **more}
+        return module.KnownAnswer(title="", expected=expected, tolerance=0.1, **given)
+
+    toy = SimpleNamespace(name="toy", config=SimpleNamespace(vision=None, text=None))
+    words = row([1, 2, 3], weights=False)
+    unseen = row([1, 2, 3], picture=("nowhere.png", "a shelf"))
+    table = [
+        (row([1, 2, 3.09]), "pass"),
+        (row([1, 2, 2.8]), "fail"),
+        (row([1, 2, 3.2]), "fail"),
+        (row([2.05, 2, 3.95]), "fail"),
+        (row(2.0, compute=lambda *_: np.array([2.0, 2.0])), "fail"),
+        (row([1, 2, 3], compute=broken), "fail"),
+        (words, "pass"),
+        (row([7, 7, 7], model="another"), None),
+        (unseen, "skip"),
+    ]
+    verdicts = module.verify(toy, ".", [known for known, _ in table])
+    assert [v.status for v in verdicts] == [status for _, status in table if status]
+    assert module.weights_were_tested(verdicts)
+    assert not module.weights_were_tested(module.verify(toy, ".", [words, unseen]))

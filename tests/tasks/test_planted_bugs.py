@@ -4,11 +4,18 @@ import importlib
 
 import pytest
 from planting import is_caught
-from task_checks import check_evaluate, check_probe_report, check_robustness, quick
+from task_checks import (
+    check_evaluate,
+    check_probe_report,
+    check_robustness,
+    check_verify,
+    quick,
+)
 
 from miniclip.check import Bug, planted, unchanged
 
 EVALUATE, PROBE, ROBUSTNESS = "tasks.evaluate", "tasks.probe", "tasks.robustness"
+VERIFY = "tasks.verify"
 
 BUGS = [
     Bug("names in another order than the pairs", "evaluate", EVALUATE, "for pair in COLOUR_SHAPE_PAIRS]", "for pair in COLOUR_SHAPE_PAIRS[::-1]]"),
@@ -35,6 +42,14 @@ BUGS = [
     Bug("noise from nowhere", "robustness", ROBUSTNESS, "default_rng([*scene.seed, STREAM])", "default_rng()"),
     Bug("names in another order", "robustness", ROBUSTNESS, "embed_pairs(pipeline)  #", "embed_pairs(pipeline)[::-1]  #"),
     Bug("wrong counts as right", "robustness", ROBUSTNESS, "a == scene.things[0].pair", "a != scene.things[0].pair"),
+    Bug("any number is near enough", "verify", VERIFY, "if gap <= known.tolerance", "if gap >= 0"),
+    Bug("one right number is enough", "verify", VERIFY, "np.abs(got - expected).max()", "np.abs(got - expected).min()"),
+    Bug("too small is no difference", "verify", VERIFY, "np.abs(got - expected).max()", "(got - expected).max()"),
+    Bug("one number for all", "verify", VERIFY, "if got.shape == expected.shape else", "if got.size else"),
+    Bug("a skipped row is a proof", "verify", VERIFY, 'o.known.weights and o.status != "skip"', "o.known.weights"),
+    Bug("the tokenizer is a proof", "verify", VERIFY, 'o.known.weights and o.status != "skip"', 'o.status != "skip"'),
+    Bug("another model's answers", "verify", VERIFY, "if k.model == name]", "]"),
+    Bug("an error is skipped", "verify", VERIFY, 'Verdict(known, "fail", note', 'Verdict(known, "skip", note'),
 ]  # fmt: skip
 
 
@@ -46,7 +61,12 @@ def check(monkeypatch):
         quick(monkeypatch, module)
         check_probe_report(module)
 
-    return {"evaluate": check_evaluate, "probe": check_probe, "robustness": check_robustness}
+    return {
+        "evaluate": check_evaluate,
+        "probe": check_probe,
+        "robustness": check_robustness,
+        "verify": check_verify,
+    }
 
 
 @pytest.mark.planted
