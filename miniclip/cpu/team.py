@@ -6,7 +6,7 @@ in each step, compiled code without the interpreter's lock, members take the nex
 a common counter until none is left, and wait for each other. So a core that is slow, or taken by
 another program for a moment, does fewer pieces instead of holding up the rest.
 
-One job runs at a time. Callers from several threads stand in line: each job has all cores to
+One job runs at a time. Calls from several threads are queued: each job has all cores to
 itself, which takes no longer than all of them at once, and needs less memory.
 """
 

@@ -14,7 +14,7 @@ def positives(captions: Sequence[str]) -> Array | None:
 
     A caption that occurs twice in a batch fits both images. The sigmoid loss would otherwise call
     right pairs wrong. The contrastive loss is the same number with and without: equal texts have
-    equal embeddings, so the mean over their logits is each of them. But it cannot reach zero, and
+    equal embeddings, so their logits are equal and so is their mean. But it cannot reach zero, and
     these targets say how low it can get.
     """
     numbers = {caption: n for n, caption in enumerate(dict.fromkeys(captions))}
