@@ -249,7 +249,7 @@ def test_scenes_are_reproducible_and_wrong_captions_stay_wrong():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch": 1}, "batch: got 1, expected a whole number from 2 on .one pair alone"),
+        ({"batch": 1}, "batch: got 1, expected a whole number from 2 on .a single pair"),
         ({"batch": True}, "batch: got True"),
         ({"steps": 0}, "steps: got 0"),
         ({"chunk": 0}, "chunk: got 0"),
