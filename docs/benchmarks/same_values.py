@@ -28,6 +28,7 @@ from safetensors.numpy import load_file, save_file
 import miniclip
 from miniclip.bench.inputs import living_state, pictures, token_ids
 from miniclip.models import CLIP, get_config
+from miniclip.pipeline import Pipeline
 
 SHIPPED = ("mini-vit", "mini-rn")
 LARGE = ("ViT-B/32", "RN50")
@@ -58,7 +59,7 @@ def by_modules(name, backend):
 def by_plan(name):
     """The embeddings that a loaded model gives on numba, which are its plans'."""
     network = network_of(name, "numba")
-    model = miniclip.pipeline.Pipeline(network)
+    model = Pipeline(network)
     images, ids = pictures(network.config, BATCH), token_ids(network.config, BATCH)
     values = {"images": model.encode_image(images), "texts": model.encode_text(ids)}
     one = {"image": model.encode_image(images[:1]), "text": model.encode_text(ids[:1])}

@@ -38,6 +38,7 @@ def cases(miniclip):
     """Names and calls; only what both checkouts spell alike."""
     from miniclip.bench.inputs import living_state, pictures, token_ids
     from miniclip.models import CLIP, get_config
+    from miniclip.pipeline import Pipeline
 
     for name in ("mini-vit", "mini-rn"):
         model = miniclip.load(name, backend="numba")
@@ -48,7 +49,7 @@ def cases(miniclip):
     for name in ("ViT-B/32", "RN50"):
         network = CLIP(get_config(name), seed=None).to("numba")
         network.load_state_dict(living_state(network.config))
-        model = miniclip.pipeline.Pipeline(network)
+        model = Pipeline(network)
         for batch in (1, 8):
             x = pictures(network.config, batch)
             yield f"{name} images {batch}, plan", lambda m=model, x=x: m.encode_image(x)
