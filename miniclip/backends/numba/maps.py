@@ -127,7 +127,10 @@ def channel_gradients(dy: Array, x: Array, mean: Array, inv_std: Array) -> tuple
 def image_by_image(
     kernel: Any, maps: tuple[Array, ...], values: tuple[Array, ...], y: Array
 ) -> None:
-    """A kernel over maps (B, C, P) and values of the channels (C,), with the result y (B, C, P)."""
+    """A kernel over maps (B, C, P), or tokens (B, T, D), and values (C,) that all images share.
+
+    It writes y (B, ...), image by image.
+    """
     in_pieces(
         len(y),
         maps_at_once(len(y), y.size),

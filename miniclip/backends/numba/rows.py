@@ -10,6 +10,7 @@ import numpy as np
 
 from miniclip import ops
 from miniclip.backends.numba import row_kernels as kernels
+from miniclip.backends.numba.maps import image_by_image
 from miniclip.cpu.arrays import as_numbers, as_rows, own_copy, ready
 from miniclip.cpu.share import ENTRIES, entry_by_entry, in_pieces, row_sums, rows_at_once
 from miniclip.ops.array import Array, Cache, check_floats
@@ -219,7 +220,7 @@ def mean_token(x: Array) -> tuple[Array, Cache]:
         return ops.mean_token(x)
     batch, count, width = x.shape
     y = np.empty((batch, 1 + count, width), x.dtype)
-    image_by_image(kernels.mean_token, x, y)
+    image_by_image(kernels.mean_token, (x,), (), y)
     return y, None
 
 
@@ -227,13 +228,8 @@ def mean_token_backward(dy: Array, cache: Cache) -> Array:
     """dy: (B, 1 + T, D). Returns dx (B, T, D)."""
     batch, count, width = dy.shape
     dx = np.empty((batch, count - 1, width), dy.dtype)
-    image_by_image(kernels.mean_token_backward, ready(dy, dy.shape, dy.dtype), dx)
+    image_by_image(kernels.mean_token_backward, (ready(dy, dy.shape, dy.dtype),), (), dx)
     return dx
-
-
-def image_by_image(kernel: Any, x: Array, y: Array) -> None:
-    """A kernel over tokens (B, T, D), which writes into y, also (B, ...)."""
-    in_pieces(len(x), rows_at_once(x[:1].size), x.size, lambda _, at: kernel(x[at], y[at]))
 
 
 def adamw(
