@@ -45,7 +45,7 @@ def parser():
     p.add_argument("--jobs", type=int, default=2, help="mutants at a time")
     p.add_argument("--minutes", type=float, help="stop after these; what runs then is left out")
     p.add_argument("--measure", action="store_true",
-                   help=f"measure how long each room's tests take: {USUAL.name} is written anew")  # fmt: skip
+                   help="measure how long each room's tests take anew")  # fmt: skip
     p.add_argument("--out", type=Path, default=Path(".pytest_cache/mutants.jsonl"),
                    help="results, a line each; a run goes on from what stands there")  # fmt: skip
     p.add_argument("--json", type=Path, metavar="FILE", help="write shares and mutants there too")
