@@ -32,7 +32,7 @@ TESTS = {
     "pipeline": ["pipeline"],
     "tasks": ["tasks"],
     "training": ["training"],
-    "world": ["world", "tasks"],
+    "world": ["world"],
 }
 
 
