@@ -85,6 +85,18 @@ RED = Thing("circle", "red", "striped", 0.3, 0.3, 0.1)
 ORANGE = Thing("cross", "orange", "solid", 0.7, 0.4, 0.1)
 
 
+WITH_ARTICLE = ("{}", "a picture of {}", "a photo of {}", "a drawing of {}", "there is {}")
+WORDINGS = {
+    "en": {"a cross that is orange", "the cross is orange"}
+    | {text.format("an orange cross") for text in WITH_ARTICLE}
+    | {text.format("a solid orange cross") for text in WITH_ARTICLE}
+    | {"orange cross", "solid orange cross", "one orange cross", "one solid orange cross"},
+    "zh": {"这个十字是橙色的"}
+    | {text.format("橙色的十字") for text in ("一个{}", "{}", "图中有一个{}", "这是一个{}")}
+    | {text.format("实心的橙色十字") for text in ("一个{}", "{}", "图中有一个{}", "这是一个{}")},
+}
+
+
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
@@ -121,6 +133,14 @@ def test_every_word_has_a_translation_of_its_own():
 def test_an_unknown_language_is_refused():
     with pytest.raises(ValueError, match=r"^language: got 'de', expected one of en, zh$"):
         caption(ALL["training 0"], np.random.default_rng(0), "de")
+
+
+def test_every_sentence_about_a_single_thing():
+    """Each of the wordings, of a thing whose article differs from its shape's."""
+    scene = Scene("single", (ORANGE,), "plain", "flat", (0, 0))
+    for language, sentences in WORDINGS.items():
+        said = {caption(scene, np.random.default_rng(i), language) for i in range(300)}
+        assert said == sentences
 
 
 def test_relations_at_the_diagonal_are_up_and_down():
@@ -177,6 +197,14 @@ def test_each_kind_comes_as_often_as_the_mix_says():
     for kind, share in zip(KINDS, world.mix, strict=True):
         assert counts[kind] / 2000 == pytest.approx(share, abs=0.04)
     assert {make_scene(single_world(), 9, n).kind for n in range(50)} == {"single"}
+
+
+def test_the_colours():
+    """By the RGB that the drawings scatter around: as the models learned them."""
+    assert list(COLOURS.values()) == [
+        (214, 39, 40), (255, 140, 20), (240, 215, 40), (45, 160, 60), (40, 200, 210),
+        (40, 70, 210), (130, 50, 170), (245, 130, 185), (125, 75, 35), (30, 30, 30),
+    ]  # fmt: skip
 
 
 def test_things_of_a_scene_stay_in_the_picture_and_apart():
