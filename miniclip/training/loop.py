@@ -24,10 +24,12 @@ from miniclip.training.optimizer import LOG_SCALE_CLAMP, AdamW, clamp_log_scale,
 from miniclip.training.recipe import Recipe, trained_parameters
 from miniclip.training.report import LOG, PLOT, Log, Record, Watcher, plot_log
 from miniclip.training.schedule import learning_rate
-from miniclip.training.state import StateError, part, read_state, write_state
+from miniclip.training.state import Room, StateError, part, read_state, write_state
 from miniclip.training.targets import positives
 
 STATE = "checkpoint.safetensors"
+# Steps, time and the loss: 80 columns hold them whole for any number of steps below a million.
+BAR = "{percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 MOST_EMPTY = 20  # batches without two usable pairs, one after the other, that end a run
 
 
@@ -74,9 +76,12 @@ class Trainer:
         self.module = Module() if self.objective.module is None else self.objective.module
         self.module.to(network.ops, network.dtype)
         settings = {**recipe.as_dict(), "loss": self.objective.name}
-        self.about = {"recipe": settings, "pairs": len(data), **(about or {})}
+        self.about = {**(about or {}), "recipe": settings, "pairs": len(data)}
         trained = trained_parameters(named_parameters(network, self.objective), recipe.frozen)
         self.optimizer = AdamW(network.ops, trained, recipe.betas, recipe.eps, recipe.weight_decay)
+        # mean and square beside each trained parameter, and the model's own file at the end
+        size = 2 * sum(p.data.nbytes for p in trained.values()) + 2 * size_of(network, self.module)
+        self.room = None if folder is None else Room(folder, size)
         self.step = self.samples = self.empty = self.skipped = 0
         self.watcher = Watcher(report)
         self.started = time.perf_counter()
@@ -88,10 +93,13 @@ class Trainer:
 
         Leaves a checkpoint when it ends, also by Ctrl-C or SIGTERM, which wait for the end of the
         step (a second one does not). Raises TrainingError for a loss that is no number; the last
-        good checkpoint stays.
+        good checkpoint stays. OSError for a disk without room for a checkpoint, before the first
+        step: that much room is kept until the end.
         """
         stop = self.recipe.steps if until is None else min(until, self.recipe.steps)
         log = None if self.folder is None else self._open_log(self.folder)
+        if self.room is not None:
+            self.room.take()
         self.started = time.perf_counter()
         self.train_mode()
         if self.network.ops.name == "numba":
@@ -111,9 +119,11 @@ class Trainer:
         finally:
             self.network.eval()
             self.module.eval()
+            if self.room is not None:
+                self.room.give_back()
         if self.folder is not None:
-            self.save()
-            plot_log(self.folder / LOG, self.folder / PLOT)
+            self._save_at_the_end()
+            self._plot(self.folder)
 
     def train_mode(self) -> None:
         """Training mode, but for frozen modules: a frozen BatchNorm keeps its statistics."""
@@ -223,8 +233,8 @@ class Trainer:
             if log is not None:
                 log.write(record)
             self.watcher.look(record, self.recipe.warm_up, math.exp(LOG_SCALE_CLAMP))
-            bar.set_postfix_str(record.line(), refresh=False)
-            bar.update(record.pairs)
+            bar.set_postfix_str(record.short(), refresh=False)
+        bar.update()
         if self.step % self.recipe.save_every == 0:
             self._save_or_warn()
 
@@ -233,10 +243,10 @@ class Trainer:
 
         disable = None if self.progress is None else not self.progress
         return tqdm(
-            total=stop * self.batch_size,
-            initial=self.step * self.batch_size,
-            unit=" pairs",
-            disable=disable,
+            total=stop,
+            initial=self.step,
+            bar_format=BAR,
+            disable=disable or self.step >= stop or None,
             mininterval=0.5,
         )
 
@@ -245,6 +255,13 @@ class Trainer:
         log = Log(folder / LOG, self.report)
         log.keep_before(self.step)
         return log
+
+    def _plot(self, folder: Path) -> None:
+        """The plot can be drawn again from the log; no trained model is given up for it."""
+        try:
+            plot_log(folder / LOG, folder / PLOT)
+        except OSError as error:
+            self.report(f"warning: {folder / PLOT} could not be written ({error})")
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -262,15 +279,31 @@ class Trainer:
 
     def _save_or_warn(self) -> None:
         """A disk that is full now may have room later: tell, keep the old checkpoint, go on."""
-        if self.folder is None:
+        if self.room is None:
             return
         try:
+            self.room.give_back()
             self.save()
+            self.room.take()
         except OSError as error:
             self.report(
                 f"warning: step {self.step}: no checkpoint could be written ({error}); the one "
                 "before stays, training continues"
             )
+
+    def _save_at_the_end(self) -> None:
+        """The last checkpoint is not optional: say what is kept where it cannot be written."""
+        try:
+            self.save()
+        except OSError as error:
+            assert self.folder is not None
+            kept = "nothing was saved before"
+            if (self.folder / STATE).exists():
+                kept = "the checkpoint before it stays"
+            raise OSError(
+                f"{self.folder / STATE}: step {self.step} could not be written "
+                f"({error.strerror or error}); {kept}: make room and run the same command again"
+            ) from error
 
     def resume(self) -> bool:
         """Go on from the folder's checkpoint. False if there is none.
@@ -306,8 +339,16 @@ class Trainer:
                 if plain(wanted) != plain(found):
                     raise StateError(
                         f"{path}: a run with {field} = {found!r}, expected {wanted!r} as asked for "
-                        "now; choose another folder, or the same settings"
+                        f"now; {self._way_out(field)}"
                     )
+
+    def _way_out(self, field: str) -> str:
+        if field != "recipe.steps":
+            return "choose another folder, or the same settings"
+        return (
+            "the learning rate falls to zero over the steps of a run, so that none can be added: "
+            f"to train its model further, choose another --out, with --init {self.folder}"
+        )
 
 
 @contextlib.contextmanager
@@ -332,6 +373,11 @@ def interrupts_wait() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def size_of(*modules: Module) -> int:
+    """Bytes of all parameters and buffers."""
+    return sum(x.nbytes for module in modules for x in module.state_dict().values())
 
 
 def plain(value: Any) -> Any:

@@ -14,14 +14,39 @@ from typing import Any
 
 import numpy as np
 
-from miniclip.files import write_bytes
+from miniclip.files import named, write_bytes
 from miniclip.ops.array import Array
 
+BLOCK = 1 << 20  # bytes that are written at once
 FORMAT = 1  # of the notes; another number is refused
 
 
 class StateError(ValueError):
     """A checkpoint that cannot be resumed. The message names the file and why."""
+
+
+class Room:
+    """Room on the disk that is kept for what a run writes at its end: a hidden file of that size.
+
+    Other programs may fill the disk during a run of hours; its result can still be written.
+    """
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.file, self.size = folder / ".room.tmp", size
+
+    def take(self) -> None:
+        """OSError that names the file where there is not enough room."""
+        with named(self.file):
+            try:
+                with open(self.file, "wb") as file:
+                    for start in range(0, self.size, BLOCK):  # written: a hole would keep no room
+                        file.write(bytes(min(BLOCK, self.size - start)))
+            except OSError:
+                self.give_back()
+                raise
+
+    def give_back(self) -> None:
+        self.file.unlink(missing_ok=True)
 
 
 def write_state(path: Path, tensors: Mapping[str, Array], notes: dict[str, Any]) -> None:
