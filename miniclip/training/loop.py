@@ -24,7 +24,7 @@ from miniclip.training.optimizer import LOG_SCALE_CLAMP, AdamW, clamp_log_scale,
 from miniclip.training.recipe import Recipe, trained_parameters
 from miniclip.training.report import LOG, PLOT, Log, Record, Watcher, plot_log
 from miniclip.training.schedule import learning_rate
-from miniclip.training.state import Room, StateError, part, read_state, write_state
+from miniclip.training.state import Room, StateError, part, read_state, size_of, write_state
 from miniclip.training.targets import positives
 
 STATE = "checkpoint.safetensors"
@@ -79,9 +79,7 @@ class Trainer:
         self.about = {**(about or {}), "recipe": settings, "pairs": len(data)}
         trained = trained_parameters(named_parameters(network, self.objective), recipe.frozen)
         self.optimizer = AdamW(network.ops, trained, recipe.betas, recipe.eps, recipe.weight_decay)
-        # mean and square beside each trained parameter, and the model's own file at the end
-        size = 2 * sum(p.data.nbytes for p in trained.values()) + 2 * size_of(network, self.module)
-        self.room = None if folder is None else Room(folder, size)
+        self.room = None if folder is None else Room(folder, self._bytes_to_write)
         self.step = self.samples = self.empty = self.skipped = 0
         self.watcher = Watcher(report)
         self.started = time.perf_counter()
@@ -277,6 +275,14 @@ class Trainer:
         notes = {**self.about, "progress": progress, "optimizer_steps": self.optimizer.steps}
         write_state(self.folder / STATE, tensors, notes)
 
+    def _bytes_to_write(self) -> int:
+        """Of the next checkpoint, beside the one before it, and of the model's own file."""
+        weights = size_of([*self.network.state_dict().values(), *self.module.state_dict().values()])
+        state = weights + size_of(self.optimizer.state().values())
+        assert self.folder is not None
+        is_first = not (self.folder / STATE).exists()
+        return weights + (2 if is_first else 1) * state
+
     def _save_or_warn(self) -> None:
         """A disk that is full now may have room later: tell, keep the old checkpoint, go on."""
         if self.room is None:
@@ -284,11 +290,17 @@ class Trainer:
         try:
             self.room.give_back()
             self.save()
-            self.room.take()
         except OSError as error:
             self.report(
                 f"warning: step {self.step}: no checkpoint could be written ({error}); the one "
                 "before stays, training continues"
+            )
+        try:
+            self.room.take()
+        except OSError as error:
+            self.report(
+                f"warning: step {self.step}: the disk has no room left for the end of the run "
+                f"({error}); make room, training continues"
             )
 
     def _save_at_the_end(self) -> None:
@@ -373,11 +385,6 @@ def interrupts_wait() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
-def size_of(*modules: Module) -> int:
-    """Bytes of all parameters and buffers."""
-    return sum(x.nbytes for module in modules for x in module.state_dict().values())
 
 
 def plain(value: Any) -> Any:

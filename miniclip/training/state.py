@@ -8,7 +8,8 @@ run that continues from its checkpoint gives the same bits as one that was never
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,17 @@ class Room:
     Other programs may fill the disk during a run of hours; its result can still be written.
     """
 
-    def __init__(self, folder: Path, size: int) -> None:
+    def __init__(self, folder: Path, size: Callable[[], int]) -> None:
         self.file, self.size = folder / ".room.tmp", size
 
     def take(self) -> None:
         """OSError that names the file where there is not enough room."""
+        size = self.size()
         with named(self.file):
             try:
                 with open(self.file, "wb") as file:
-                    for start in range(0, self.size, BLOCK):  # written: a hole would keep no room
-                        file.write(bytes(min(BLOCK, self.size - start)))
+                    for start in range(0, size, BLOCK):  # written: a hole would keep no room
+                        file.write(bytes(min(BLOCK, size - start)))
             except OSError:
                 self.give_back()
                 raise
@@ -76,6 +78,11 @@ def read_state(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
             f"{str(notes)[:60]}, expected format {FORMAT}); to start from its weights use --init"
         )
     return tensors, notes
+
+
+def size_of(arrays: Iterable[Array]) -> int:
+    """Their bytes, on whatever backend they are."""
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays)
 
 
 def part(tensors: Mapping[str, Array], prefix: str) -> dict[str, Array]:

@@ -171,9 +171,9 @@ def test_draw(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a plaid sofa"], "thing: got 'a plaid sofa', expected a colour"),
-        ([], "things: expected names"),
-        (["red circle", "--scenes", "3"], "things: expected names"),
+        (["a plaid sofa"], "THING: got 'a plaid sofa', expected a colour"),
+        ([], "THING: expected names"),
+        (["red circle", "--scenes", "3"], "THING: expected names"),
         (["--scenes", "0"], "scenes: got 0"),
     ],
 )
