@@ -80,7 +80,7 @@ def check_share(share: float) -> None:
 def order(path: Path, root: Path) -> bytes:
     """What pictures are sorted by: as good as random, and the same wherever the data lies."""
     inside = path.relative_to(root) if path.is_relative_to(root) else path
-    return hashlib.sha256(inside.as_posix().encode("utf-8", errors="surrogateescape")).digest()
+    return hashlib.sha256(inside.as_posix().encode("utf-8", errors="surrogatepass")).digest()
 
 
 def classes_of(listing: Listing) -> tuple[str, ...]:

@@ -237,16 +237,8 @@ class Trainer:
             self._save_or_warn()
 
     def _bar(self, stop: int) -> Any:
-        from tqdm import tqdm
-
         disable = None if self.progress is None else not self.progress
-        return tqdm(
-            total=stop,
-            initial=self.step,
-            bar_format=BAR,
-            disable=disable or self.step >= stop or None,
-            mininterval=0.5,
-        )
+        return tqdm_bar(stop, self.step, True if self.step >= stop else disable)
 
     def _open_log(self, folder: Path) -> Log:
         folder.mkdir(parents=True, exist_ok=True)
@@ -361,6 +353,13 @@ class Trainer:
             "the learning rate falls to zero over the steps of a run, so that none can be added: "
             f"to train its model further, choose another --out, with --init {self.folder}"
         )
+
+
+def tqdm_bar(steps: int, done: int, disable: bool | None) -> Any:
+    """A bar that counts steps; disable: None for one on a terminal alone."""
+    from tqdm import tqdm
+
+    return tqdm(total=steps, initial=done, bar_format=BAR, disable=disable, mininterval=0.5)
 
 
 @contextlib.contextmanager

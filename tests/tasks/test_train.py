@@ -104,6 +104,7 @@ def test_own_pictures(tiny, tmp_path, pictures, capsys):
     output = capsys.readouterr().out
     assert code == 0
     assert output.count("broken.png") == 1
+    assert "more held out" in output
     assert "1 row skipped" in output
     assert "wrote" in output
     assert read_log(out / LOG)[-1]["step"] == 3
@@ -125,7 +126,7 @@ def test_own_pictures_are_listed_once(tiny, tmp_path, pictures, monkeypatch):
     counted("read_bytes", Path.read_bytes)
     counted("iterdir", Path.iterdir)
     lines = []
-    arguments = {"workers": 2, "template": "{}", "report": lines.append}
+    arguments = {"workers": 2, "template": "{}", "report": lines.append, "held_out": 0.0}
     pipeline, data = module.assemble(read_settings(tiny), pictures, None, **arguments)
     assert reads["read_bytes", pictures] == 1
     assert len(data) == 12
@@ -227,7 +228,7 @@ def test_wrong_files(tiny, change, message):
 
 def test_wrong_commands(capsys, tmp_path, tiny):
     for arguments, message in (
-        (["giga"], "preset: got 'giga', expected one of nano, mini-vit, mini-rn, or a .toml file"),
+        (["giga"], "PRESET: got 'giga', expected one of nano, mini-vit, mini-rn, or a .toml file"),
         ([str(tiny), "--batch", "1"], "batch: got 1"),
         ([str(tiny), "--data", "nowhere.csv"], "nowhere.csv"),
         ([str(tiny), "--init", "nowhere.safetensors"], "nowhere.safetensors"),
