@@ -223,10 +223,10 @@ def embed_statements(pipeline: Pipeline, statements: Sequence[str]) -> Array:
 
 def check_finite(what: str, features: Array) -> None:
     """Raise ValueError for embeddings (N, E) with a NaN: it is neither a better nor a worse fit."""
-    bad: Array = ~np.isfinite(features).all(axis=1)  # (N,)
+    bad = np.logical_not(np.isfinite(features)).any(axis=1)  # (N,)
     if bad.any():
         raise ValueError(
-            f"model: the embeddings of {int(bad.sum())} of {len(bad)} {what} are not numbers"
+            f"model: the embeddings of {int(bad.sum())} of {len(features)} {what} are not numbers"
         )
 
 

@@ -222,7 +222,9 @@ def train(
         "init": str(init or ""),
         "scenes": settings.scenes,
     }
-    if data is not None:
+    if (
+        data is not None and held_out
+    ):  # a run of an older version, which held out none, says nothing
         about["held_out"] = held_out
     trainer = Trainer(
         network, source, shortened(pipeline), settings.recipe, folder, about, report, progress

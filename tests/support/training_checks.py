@@ -217,6 +217,12 @@ def check_unusual_recipe():
     """Every field of the recipe reaches the optimiser, the schedule, the clipping or the data."""
     check_same_curve("vit", steps=6, **UNUSUAL)
     check_same_curve("vit", steps=3, loss="sigmoid", **UNUSUAL)
+    trainer, seen = make_trainer("vit", **UNUSUAL), []
+    load = trainer.data.load
+    trainer.data.load = lambda indices, epoch: (seen.append(list(indices)), load(indices, epoch))[1]
+    trainer.run(until=2)
+    order = np.random.default_rng([UNUSUAL["seed"], 0, 4]).permutation(PAIRS)
+    assert seen == [order[:BATCH].tolist(), order[BATCH : 2 * BATCH].tolist()]
 
 
 def check_same_weights(network, model):
