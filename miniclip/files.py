@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,7 +31,7 @@ def write_files(files: Mapping[Path, Callable[[BinaryIO], None]]) -> None:
             leftover.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
+@contextmanager
 def named(path: Path) -> Iterator[None]:
     """An error of the system inside the block names this file: a full disk names none by itself."""
     try:

@@ -143,7 +143,7 @@ def evaluate_pictures(
     else:
         if "{}" not in template:
             raise ValueError(f"template: got {template!r}, expected a sentence with {{}}")
-        listing = read_listing(Path(data), template)
+        listing = read_listing(Path(data).expanduser(), template)
         classes, source = classes_of(listing), str(data)
     rows = merged(listing.rows)
     if not rows:
@@ -229,7 +229,7 @@ def own_data(model: str | Path, data: str | Path | None) -> str | Path | HeldOut
     record = read_held_out(model)
     if record is None:
         return data
-    if data is None or str(Path(data).resolve()) == record.source:
+    if data is None or str(Path(data).expanduser().resolve()) == record.source:
         if record.rows:
             return record
         if data is None:

@@ -105,7 +105,7 @@ def read_settings(what: str | Path, changes: dict[str, Any] | None = None) -> Se
     """
     content = PRESETS.get(str(what))
     if content is None:
-        content = _read_toml(Path(what))
+        content = _read_toml(Path(what).expanduser())
     given = {key: value for key, value in (changes or {}).items() if value is not None}
     try:
         return make_settings(str(what), content, given)
@@ -214,7 +214,7 @@ def train(
     Raises ValueError naming the argument, TrainingError if the run breaks, StateError if the
     folder's checkpoint belongs to another run.
     """
-    settings, folder = read_settings(what, changes), Path(folder)
+    settings, folder = read_settings(what, changes), Path(folder).expanduser()
     pipeline, source = assemble(settings, data, init, workers, template, report, held_out)
     network = pipeline.network.to(backends.choose(backend), dtype)
     about: dict[str, Any] = {

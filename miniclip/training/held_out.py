@@ -43,7 +43,7 @@ class HeldOut:
 
 def read_held_out(folder: str | Path) -> HeldOut | None:
     """The record of a run; None for what is no folder with one. ValueError naming a broken file."""
-    file = Path(folder) / RECORD
+    file = Path(folder).expanduser() / RECORD
     if not file.is_file():
         return None
     try:

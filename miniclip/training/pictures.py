@@ -81,7 +81,7 @@ def read_pictures(
     """
     check_arguments(source, template, workers, seed)
     check_share(held_out)
-    path = Path(source)
+    path = Path(source).expanduser()
     listing = read_listing(path, template)
     training, kept = hold_out(listing, path, held_out)
     tell_skipped(path, listing, report)

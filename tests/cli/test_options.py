@@ -689,3 +689,17 @@ def _(at):
     at.patch(memory, "measure", lambda job: (jobs.append(job), memory.Peak(1, 2, 2, 2))[1])
     assert at.bench("--pictures", 9, kind=("--memory",))["kind"] == "memory"
     assert [(job.count, job.repeated) for job in jobs] == [(2, False), (9, True)]
+
+
+def test_a_tilde_is_the_home_folder(at, monkeypatch):
+    """In every path, and behind an equals sign, where a shell leaves it."""
+    monkeypatch.setenv("HOME", str(at.root))
+    monkeypatch.chdir("/")
+    at.run("draw", "red circle", "--folder=~/tilde")
+    assert (at.root / "tilde" / "red-circle.png").is_file()
+    arguments = ["--out=~/tilde/run", "--data=~/table", "--backend", "numpy"]
+    at.run("train", "~/tiny.toml", *arguments)
+    assert (at.root / "tilde" / "run" / "model.safetensors").is_file()
+    out = at.run("evaluate", at.root / "tilde" / "run", "--data=~/classes", "--backend", "numpy")
+    assert "8 pictures of" in out
+    assert not Path("~").exists()
