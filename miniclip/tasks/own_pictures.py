@@ -28,7 +28,7 @@ from miniclip.tables import markdown_table, text_table
 from miniclip.tasks.evaluate import check_finite
 from miniclip.tasks.evaluation_result import Table, percent, wilson_interval
 from miniclip.training.held_out import HeldOut, classes_of, read_held_out, unique
-from miniclip.training.listing import Listing, Row, read_listing
+from miniclip.training.listing import Listing, Row, read_listing, table_in
 from miniclip.training.pictures import PictureData
 
 AMONG = (1, 5, 10)  # the k of R@k
@@ -220,6 +220,12 @@ def embedded_chunks(pipeline: Pipeline, data: PictureData) -> Iterator[Array]:
             yield pipeline.encode_image(pixels, normalize=True, progress=False)
 
 
+def names_of(data: Path) -> set[Path]:
+    """The data itself and, of a folder that holds its table, the table."""
+    table = table_in(data) if data.is_dir() else None
+    return {path.resolve() for path in (data, table) if path is not None}
+
+
 def own_data(model: str | Path, data: str | Path | None) -> str | Path | HeldOut | None:
     """What to ask a model about: the pictures that its run has held out, where these are asked for.
 
@@ -229,7 +235,7 @@ def own_data(model: str | Path, data: str | Path | None) -> str | Path | HeldOut
     record = read_held_out(model)
     if record is None:
         return data
-    if data is None or str(Path(data).expanduser().resolve()) == record.source:
+    if data is None or names_of(Path(data).expanduser()) & names_of(Path(record.source)):
         if record.rows:
             return record
         if data is None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from pipelines import make_pipeline
+from task_checks import check_own_pictures
 
 from miniclip import cli
 from miniclip.tasks import own_pictures as module
@@ -26,16 +27,8 @@ def test_ranks_by_hand():
     assert rank(cosine, fits).tolist() == [1, 2, 2, 1]  # right ones may tie with each other
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_ranks_by_sorting(seed):
-    """A reference that sorts: the place of the first right answer, wrong ones first at a tie."""
-    rng = np.random.default_rng(seed)
-    cosine = rng.integers(0, 4, (30, 9)) / 4  # many ties
-    fits = rng.random((30, 9)) < 0.3
-    fits[np.arange(30), rng.integers(0, 9, 30)] = True
-    for got, row, right in zip(rank(cosine, fits), cosine, fits, strict=True):
-        order = sorted(range(9), key=lambda i: (-row[i], right[i]))
-        assert got == 1 + next(place for place, i in enumerate(order) if right[i])
+def test_ranks_by_sorting():
+    check_own_pictures(module)
 
 
 def test_who_says_the_same_of_everything_is_never_right():
@@ -171,6 +164,13 @@ def test_which_pictures_are_asked_about(tmp_path):
     held.write(run)
     assert own_data(run, None) == own_data(run, tmp_path / "data.csv") == held
     assert own_data(run, "other.csv") == "other.csv"
+    folder, table = tmp_path / "set", tmp_path / "set" / "captions.csv"
+    folder.mkdir()
+    table.write_text("")
+    for one, other in ((folder, table), (table, folder)):  # a folder and the table in it are one
+        held = HeldOut(str(one.resolve()), 0.1, (), rows)
+        held.write(run)
+        assert own_data(run, other) == held
     HeldOut(source, 0.0, (), ()).write(run)
     assert own_data(run, source) == source
     with pytest.raises(ValueError, match=r"of which no picture was held out .*by --data"):
