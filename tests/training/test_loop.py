@@ -547,7 +547,9 @@ def test_killed_at_ten_random_moments(kind, tmp_path):
         before = last_step(tmp_path)
         process = start(kind, tmp_path)
         assert process.stdout.readline().startswith("at")
-        deadline = time.monotonic() + 60
+        deadline = (
+            time.monotonic() + 300
+        )  # a fresh cache compiles first, and the machine may be busy
         goal = before + chance.randint(2, 7)
         while last_step(tmp_path) < goal and process.poll() is None:
             assert time.monotonic() < deadline, "the run makes no progress"
