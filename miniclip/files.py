@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,15 +19,25 @@ def write_files(files: Mapping[Path, Callable[[BinaryIO], None]]) -> None:
     temporary = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") for path in files}
     try:
         for path, write in files.items():
-            with open(temporary[path], "xb") as file:
+            with named(path), open(temporary[path], "xb") as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())  # on the disk before the name points to it
         for path in files:
-            os.replace(temporary[path], path)
+            with named(path):
+                os.replace(temporary[path], path)
     finally:
         for leftover in temporary.values():
             leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """An error of the system inside the block names this file: a full disk names none by itself."""
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def write_bytes(contents: Mapping[Path, bytes]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from miniclip.checkpoints.shipped import DEFAULT
-from miniclip.cli.options import Commands, add_model_options
+from miniclip.cli.options import AFTER_A_LIST, Commands, add_model_options
 
 
 def add_zero_shot(commands: Commands) -> None:
@@ -23,22 +24,32 @@ def add_zero_shot(commands: Commands) -> None:
         nargs="+",
         required=True,
         metavar="LABEL",
-        help="labels to choose from; write them after the pictures",
+        help="labels to choose from; write them after the pictures, or -- between",
     )
     parser.add_argument(
         "--model",
         default=DEFAULT,
-        help=f"a name (miniclip weights list), folder or file; default: {DEFAULT}",
+        help="a name (miniclip weights list), folder or file; default: %(default)s",
     )
     parser.add_argument(
         "--templates",
         nargs="+",
         metavar="TEMPLATE",
-        help='plain, imagenet7, imagenet80, or sentences such as "a photo of a {}."',
+        help='sentences around a label: plain, imagenet7, imagenet80, or such as "a photo of a {}."'
+        "; default: plain, the label alone",
     )
-    parser.add_argument("--top", type=int, default=5, help="labels to show (default: 5)")
-    parser.add_argument("--json", action="store_true", help="print JSON, with all labels")
+    parser.add_argument(
+        "--top",
+        type=int,
+        metavar="N",
+        default=5,
+        help="how many labels to show for each picture; default: %(default)s",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON with all labels instead of text"
+    )
     add_model_options(parser)
+    parser.hints = {"IMAGE": AFTER_A_LIST.format(option="--labels", name="pictures")}
     parser.set_defaults(run=run_zero_shot)
 
 
@@ -49,6 +60,7 @@ def run_zero_shot(options: argparse.Namespace) -> int:
     templates = options.templates
     if templates is not None and len(templates) == 1:
         templates = templates[0]  # may be a name
+    refuse_pictures(options.labels)
     build_prompts(options.labels, templates)  # wrong labels are told before a model is loaded
     if options.top < 1:
         raise ValueError(f"--top: got {options.top}, expected at least 1")
@@ -59,3 +71,13 @@ def run_zero_shot(options: argparse.Namespace) -> int:
     else:
         print(result.as_text(options.top))
     return 0
+
+
+def refuse_pictures(labels: list[str]) -> None:
+    """Raise ValueError for a label that is the file of a picture, which was meant as an IMAGE."""
+    from miniclip.inputs.pictures import is_picture
+
+    for label in labels:
+        if is_picture(Path(label)):
+            after = AFTER_A_LIST.format(option="--labels", name="pictures")
+            raise ValueError(f"--labels: got the picture {label!r} as a label{after}")

@@ -106,8 +106,11 @@ class ZeroShotResult:
     def _cell(self, n: int, answers: list[Answer]) -> str:
         picture = thumbnail(self.images[n]) if n < len(self.images) else ""
         bars = "".join(bar(answer) for answer in answers)
-        name = html.escape(self.names()[n])
-        return f'<div style="margin: 8px; width: 230px">{picture}<div>{name}</div>{bars}</div>'
+        whole = self.names()[n]
+        short = os.path.basename(whole)
+        title = f' title="{html.escape(whole)}"' if short != whole else ""
+        name = f"<div{title}>{html.escape(short)}</div>"
+        return f'<div style="margin: 8px; width: 230px">{picture}{name}{bars}</div>'
 
 
 def bar(answer: Answer) -> str:

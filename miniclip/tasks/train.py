@@ -21,8 +21,9 @@ from miniclip.inputs.tokenizer import Tokenizer
 from miniclip.models import CLIP, CLIPConfig, TextConfig, VisionConfig
 from miniclip.pipeline import Pipeline, load
 from miniclip.training.data import Dataset, SceneData
-from miniclip.training.loop import Trainer
-from miniclip.training.pictures import read_pictures
+from miniclip.training.held_out import SHARE
+from miniclip.training.loop import STATE, Trainer
+from miniclip.training.pictures import PictureData, read_pictures
 from miniclip.training.recipe import Recipe
 from miniclip.training.state import StateError
 from miniclip.world.scenes import TRAINING_WORLD, World
@@ -104,10 +105,13 @@ def read_settings(what: str | Path, changes: dict[str, Any] | None = None) -> Se
     """
     content = PRESETS.get(str(what))
     if content is None:
-        content = _read_toml(Path(what))
+        content = _read_toml(Path(what).expanduser())
+    given = {key: value for key, value in (changes or {}).items() if value is not None}
     try:
-        return make_settings(str(what), content, changes or {})
+        return make_settings(str(what), content, given)
     except (ValueError, TypeError) as error:
+        if str(error).partition(":")[0] in given:  # what is wrong is a change, not the file
+            raise ValueError(str(error)) from error
         raise ValueError(f"{what}: {error}") from error
 
 
@@ -135,8 +139,7 @@ def make_settings(name: str, content: dict[str, Any], changes: dict[str, Any]) -
     model = content["model"]
     if absent := [part for part in ("embed_dim", "vision", "text") if part not in model]:
         raise ValueError(f"model.{absent[0]}: missing")
-    given = {key: value for key, value in changes.items() if value is not None}
-    recipe = Recipe.from_dict({**content["recipe"], **given})
+    recipe = Recipe.from_dict({**content["recipe"], **changes})
     settings = Settings(name, model, content["vocabulary"], recipe, scenes)
     _ = settings.config  # impossible sizes are refused now
     return settings
@@ -194,6 +197,7 @@ def train(
     changes: dict[str, Any] | None = None,
     workers: int = 2,
     template: str = "a photo of a {}",
+    held_out: float = SHARE,
     report: Report = print,
     progress: bool | None = None,
 ) -> Pipeline:
@@ -202,28 +206,60 @@ def train(
     what: a preset ("nano", "mini-vit", "mini-rn") or a .toml file. data: the user's own pictures (a
     .csv or .jsonl file, or a folder of class folders, named by `template`); None: drawn scenes.
     init: a checkpoint to start from, whose sizes and words then hold. changes: fields of the
-    recipe, such as steps or frozen. workers: threads that decode pictures.
+    recipe, such as steps or frozen. workers: threads that decode pictures. held_out: share of the
+    user's pictures that is not trained on, but kept for `evaluate_pictures` and listed in
+    held-out.json.
     Returns the trained pipeline; the folder then holds what `load` reads (model.safetensors and
     the vocabulary), the run's checkpoint, log.jsonl and loss.png.
     Raises ValueError naming the argument, TrainingError if the run breaks, StateError if the
     folder's checkpoint belongs to another run.
     """
-    settings, folder = read_settings(what, changes), Path(folder)
-    pipeline, source = assemble(settings, data, init, workers, template, report)
+    settings, folder = read_settings(what, changes), Path(folder).expanduser()
+    pipeline, source = assemble(settings, data, init, workers, template, report, held_out)
     network = pipeline.network.to(backends.choose(backend), dtype)
-    about = {"data": str(data or "scenes"), "init": str(init or ""), "scenes": settings.scenes}
+    about: dict[str, Any] = {
+        "data": str(data or "scenes"),
+        "init": str(init or ""),
+        "scenes": settings.scenes,
+    }
+    if (
+        data is not None and held_out
+    ):  # a run of an older version, which held out none, says nothing
+        about["held_out"] = held_out
     trainer = Trainer(
         network, source, shortened(pipeline), settings.recipe, folder, about, report, progress
     )
     if trainer.resume():
-        report(f"going on from {folder} at step {trainer.step}")
+        report(where_it_stands(trainer, folder))
     elif (folder / MODEL).exists():
         raise StateError(f"{folder}: holds a {MODEL} but no checkpoint of this run; choose another")
     report(summary(pipeline, trainer))
+    if isinstance(source, PictureData) and source.held_out is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        source.held_out.write(folder)
     trainer.run()
-    pipeline.save(folder / MODEL)
+    save_model(pipeline, folder)
     report(f"wrote {folder / MODEL}")
     return pipeline
+
+
+def where_it_stands(trainer: Trainer, folder: Path) -> str:
+    steps = trainer.recipe.steps
+    if trainer.step < steps:
+        return f"going on from {folder} at step {trainer.step}"
+    return f"{folder} is finished: all {steps} steps are done, nothing is left to train"
+
+
+def save_model(pipeline: Pipeline, folder: Path) -> None:
+    """Write the model. Where that fails, the run's checkpoint still has the trained weights."""
+    try:
+        pipeline.save(folder / MODEL)
+    except OSError as error:
+        raise OSError(
+            f"{error.filename or folder / MODEL}: the model could not be written "
+            f"({error.strerror or error}); the trained weights are in {folder / STATE}: make room "
+            "and run the same command again"
+        ) from error
 
 
 def assemble(
@@ -233,6 +269,7 @@ def assemble(
     workers: int,
     template: str,
     report: Report,
+    held_out: float = SHARE,
 ) -> tuple[Pipeline, Dataset]:
     """The pipeline to train and the pairs to train it on."""
     seed = settings.recipe.seed
@@ -246,6 +283,7 @@ def assemble(
         template=template,
         workers=workers,
         seed=seed,
+        held_out=held_out,
         report=report,
     )
     report(pictures.summary())

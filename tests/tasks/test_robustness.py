@@ -119,6 +119,9 @@ def test_the_plot_shows_the_rows(tmp_path):
         np.testing.assert_array_equal(drawn, [row.held_out for row in rows])
         np.testing.assert_array_equal(lines["large, seen"].get_ydata(), [r.seen for r in rows])
         assert lines["small, seen"].get_color() != lines["large, seen"].get_color()
+        in_order = change not in ("background", "style")  # only numbers have a line between them
+        styles = {lines[f"large, {kind}"].get_linestyle() for kind in ("seen", "held out")}
+        assert styles == ({"-", "--"} if in_order else {"None"})
 
 
 def test_what_cannot_be_plotted(tmp_path):

@@ -209,6 +209,8 @@ def test_every_kind_of_input_draws_itself_in_its_own_place(tiny, pictures, tmp_p
     batch = np.stack([np.asarray(p) for p in pictures[:2]])
     result = zero_shot([batch, str(path)], ["a", "b"], tiny)
     assert result.names() == ["image 0", "image 1", str(path)]
+    assert ">one.png<" in result._repr_html_()  # short; the whole path shows under the pointer
+    assert result._repr_html_().count(str(path.parent)) == 1
     alone = zero_shot(str(path), ["a", "b"], tiny)
     np.testing.assert_allclose(result.logit[2], alone.logit[0], atol=1e-5)
     assert result._repr_html_().count("<img") == 3
