@@ -71,7 +71,7 @@ class LoadedModel:
     state: name -> array, as `CLIP(config, seed=None).load_state_dict` takes them. Float32 arrays
     lie in the file (copy-on-write); joined and widened ones are copies; projections of Hugging
     Face's layout are transposed views of the file.
-    preprocessing: mean, std, size, resize_mode, interpolation, where the folder says so.
+    preprocessing: fields of `Transform`, where the folder or the file's notes say so.
     layout: "openai", "custom_text" (open_clip's `text.` prefix), or "hf".
     keys: our name -> the keys in the file that it was made of.
     """
@@ -313,8 +313,8 @@ def check_size(checkpoint: Checkpoint, config: CLIPConfig, preprocessing: dict[s
         return
     if preprocessing["size"] != config.vision.image_resolution:
         raise CheckpointError(
-            f"{checkpoint.folder}: the preprocessing beside {checkpoint.path.name} gives pictures "
-            f"of {preprocessing['size']} pixels, but its tensors' shapes give "
+            f"{checkpoint.folder}: the size that is said beside {checkpoint.path.name} gives "
+            f"pictures of {preprocessing['size']} pixels, but its tensors' shapes give "
             f"{config.vision.image_resolution}"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +138,7 @@ class Pipeline:
         folder = Path(path) if layout == "hf" else Path(path).parent
         tokenizer = self._tokenizer or local_tokenizer([self.folder])
         check_vocabulary(folder, tokenizer)
+        warn_of_what_is_lost(self._transform, layout)
         recipe = None if self._transform is None else preprocessing_of(self._transform)
         is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
@@ -274,7 +276,16 @@ class Pipeline:
         return y
 
 
+def warn_of_what_is_lost(transform: Transform | None, layout: str) -> None:
+    """Miniclip reads the whole recipe back from every layout; transformers does not know it all."""
+    if layout == "hf" and transform is not None and transform.apply_exif:
+        warnings.warn(
+            "layout 'hf': transformers has no apply_exif: what loads this folder there sees "
+            "photographs as they are stored (miniclip turns them)",
+            stacklevel=3,
+        )
+
+
 def preprocessing_of(transform: Transform) -> dict[str, Any]:
-    """What a checkpoint keeps of the transform."""
-    names = ("size", "mean", "std", "resize_mode", "interpolation")
-    return {name: getattr(transform, name) for name in names}
+    """What a checkpoint keeps of the transform: all of it."""
+    return {name: value for name, value in vars(transform).items() if value is not None}
