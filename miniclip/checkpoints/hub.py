@@ -25,7 +25,7 @@ from miniclip.checkpoints.known import (
 )
 from miniclip.checkpoints.shipped import HASHES, shipped_path, weights_folder
 from miniclip.checkpoints.shipped import NAMES as SHIPPED
-from miniclip.files import cache_folder
+from miniclip.files import as_path, cache_folder
 
 __all__ = [
     "FileReport",
@@ -111,7 +111,7 @@ def is_local(what: str | os.PathLike[str]) -> bool:
 
 
 def local_path(what: str | os.PathLike[str]) -> Path:
-    path = Path(what).expanduser()
+    path = as_path(what)
     if not os.path.exists(path):
         raise ValueError(f"model: there is no file or folder {str(what)!r}, expected {ACCEPTED}")
     return path

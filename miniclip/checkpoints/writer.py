@@ -21,7 +21,7 @@ from miniclip.checkpoints.preprocessing import FIELDS
 from miniclip.checkpoints.reader import WEIGHTS
 from miniclip.checkpoints.tensor_shapes import tensor_shapes
 from miniclip.checkpoints.transformers_processor import to_processor
-from miniclip.files import write_files, writer
+from miniclip.files import as_path, made_folder, write_files, writer
 from miniclip.models import CLIPConfig
 from miniclip.ops.array import Array
 
@@ -52,9 +52,9 @@ def save_checkpoint(
     """
     check_state(state, config)
     if layout == "openai":
-        return save_openai(state, config, Path(path), preprocess or {})
+        return save_openai(state, config, as_path(path), preprocess or {})
     if layout == "hf":
-        return save_hf(state, config, Path(path), preprocess)
+        return save_hf(state, config, as_path(path), preprocess)
     raise ValueError(f"layout: got {layout!r}, expected one of {', '.join(LAYOUTS)}")
 
 
@@ -82,7 +82,8 @@ def save_openai(
         kept[notes.PREPROCESSING] = notes.preprocessing_note(
             {field: preprocess[field] for field in FIELDS if preprocess.get(field) is not None}
         )
-    write_files({path: lambda file: write_safetensors(file, state, kept)})
+    with made_folder(path.parent):
+        write_files({path: lambda file: write_safetensors(file, state, kept)})
     return path
 
 
@@ -101,14 +102,8 @@ def save_hf(
     files = {folder / name: json_writer(content) for name, content in texts.items()}
     weights = folder / "model.safetensors"
     files[weights] = lambda file: write_safetensors(file, tensors, {"format": "pt"})
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with made_folder(folder):
         write_files(files)
-    except BaseException:
-        if made:
-            folder.rmdir()
-        raise
     return weights
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import sys
 
 from miniclip.checkpoints.shipped import DEFAULT
 from miniclip.cli.options import Commands, add_model_options
@@ -16,7 +18,10 @@ def add_zero_shot(commands: Commands) -> None:
         description="Choose among labels for each picture, without training on them.",
     )
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="picture files, or folders of them"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="picture files, folders of them, or - for standard input",
     )
     parser.add_argument(
         "--labels",
@@ -37,6 +42,14 @@ def add_zero_shot(commands: Commands) -> None:
         help='plain, imagenet7, imagenet80, or sentences such as "a photo of a {}."',
     )
     parser.add_argument("--top", type=int, default=5, help="labels to show (default: 5)")
+    parser.add_argument(
+        "--truncate", action="store_true", help="cut labels that are too long for the model"
+    )
+    parser.add_argument(
+        "--skip",
+        action="store_true",
+        help="go on without pictures that cannot be read, and list them",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, with all labels")
     add_model_options(parser)
     parser.set_defaults(run=run_zero_shot)
@@ -53,9 +66,18 @@ def run_zero_shot(options: argparse.Namespace) -> int:
     if options.top < 1:
         raise ValueError(f"--top: got {options.top}, expected at least 1")
     model = load(options.model, options.backend, activation=options.activation)
-    result = zero_shot(options.images, options.labels, model, templates)
+    on_error = "skip" if options.skip else "raise"
+    pictures = [standard_input() if name == "-" else name for name in options.images]
+    result = zero_shot(pictures, options.labels, model, templates, None, options.truncate, on_error)
     if options.json:
         print(json.dumps(result.as_dicts(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         print(result.as_text(options.top))
     return 0
+
+
+def standard_input() -> io.BytesIO:
+    """The picture that comes through a pipe. `./-` is a file of that name."""
+    picture = io.BytesIO(sys.stdin.buffer.read())
+    picture.name = "-"  # what the result calls it
+    return picture

@@ -11,6 +11,7 @@ from miniclip.checkpoints.layouts import LoadedModel, read_model
 from miniclip.inputs.preprocess import Transform
 from miniclip.inputs.tokenizer import Tokenizer
 from miniclip.models import CLIP
+from miniclip.pipeline.knowledge import Knowledge
 from miniclip.pipeline.pipeline import Pipeline
 
 
@@ -48,7 +49,8 @@ def load(
     network.to(backends.choose(backend), dtype)
     transform = make_transform(loaded, found.known)
     folder = found.path if found.path.is_dir() else found.path.parent
-    return Pipeline(network, transform, tokenizer, name=found.name, folder=folder)
+    knows = Knowledge.read(folder)
+    return Pipeline(network, transform, tokenizer, name=found.name, folder=folder, knows=knows)
 
 
 def make_transform(loaded: LoadedModel, known: Known | None) -> Transform | None:

@@ -50,7 +50,7 @@ def key_in_two(folder):
     first, second = shards(folder)[:2]
     key = next(k for k, name in weight_map(folder).items() if name == first)
     tensors = load_file(folder / second)
-    tensors[key] = load_file(folder / first)[key] + np.float32(1)
+    tensors[key] = np.asarray(load_file(folder / first)[key] + 1, np.float32)
     save_file(tensors, folder / second)
     return f"{second}: holds {key!r}, but {INDEX} says it is in {first}"
 
@@ -66,7 +66,7 @@ def moved_key(folder):
 
 
 def all_gone(folder):
-    return [without_a_shard(folder, 0) for _ in shards(folder)][0]
+    return next(iter([without_a_shard(folder, 0) for _ in shards(folder)]))
 
 
 BREAKS = {
