@@ -47,6 +47,8 @@ def loaded(picture: Image.Image, name: str, apply_exif: bool) -> Image.Image:
     picture.load()
     if 0 in picture.size:
         raise PictureError(f"{name}: got a picture of {in_pixels(picture.size)}, expected some")
+    if picture.mode in ("I;16B", "I;16L", "I;16N"):  # Pillow resizes these by their bytes
+        picture = Image.fromarray(np.asarray(picture).astype(np.uint16))
     return ImageOps.exif_transpose(picture) if apply_exif else picture
 
 

@@ -26,7 +26,7 @@ from PIL import Image
 from miniclip.files import as_path
 
 CHANNELS = (1, 3, 4)  # of arrays: gray, RGB, RGBA
-ENCODE = "pass it directly to encode_image"
+ENCODE = "pass it to encode_image as it is, alone or in a list of such arrays"
 # Of the files that count in a folder: what people keep pictures in, and Pillow reads.
 ENDINGS = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 NEVER_SEVERAL = (str, os.PathLike, bytes, bytearray, memoryview, Mapping, Set)
@@ -66,6 +66,8 @@ def pictures(images: Any, later: bool = False) -> Pictures:
     or empty file, an array of another shape or dtype, and whatever else is no picture. Of an
     iterable, errors come when its pictures are taken.
     """
+    if isinstance(images, np.ndarray) and images.dtype.kind in "UO":  # paths, or anything else
+        images = images.tolist()
     if isinstance(images, list | tuple):
         found = [one for i, item in enumerate(images) for one in each(item, f"images[{i}]", later)]
         if not found:

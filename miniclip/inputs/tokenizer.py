@@ -30,7 +30,7 @@ class TextTooLong(ValueError):
     """A text that does not fit the context. place: its index; reason: the message without it."""
 
     def __init__(self, place: int, reason: str) -> None:
-        super().__init__(f"texts[{place}]: {reason}")
+        super().__init__(f"texts[{place}]: {reason} (truncate=True drops what does not fit)")
         self.place, self.reason = place, reason
 
 
@@ -175,7 +175,7 @@ class Tokenizer:
         dropped = bpe.shorten(" ".join(words[kept : kept + 6]))
         return (
             f"got {count} tokens with start and end, expected at most {context}; the first "
-            f"words that do not fit are {dropped} (truncate=True drops what does not fit)"
+            f"words that do not fit are {dropped}"
         )
 
     # ---- ids -> text --------------------------------------------------------------------------

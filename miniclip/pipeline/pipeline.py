@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 from miniclip import backends
 from miniclip.checkpoints.writer import save_checkpoint
-from miniclip.files import as_path, made_folder
+from miniclip.files import as_path, made_folder, write_bytes
 from miniclip.inputs.pictures import Pictures, pictures
 from miniclip.inputs.preprocess import Transform
 from miniclip.inputs.tokenizer import Tokenizer
@@ -167,6 +168,8 @@ class Pipeline:
             save_checkpoint(state, network.config, path, layout, recipe)
             if tokenizer is not None:
                 tokenizer.save(folder)
+            if layout == "hf" and network.config.text is not None:
+                note_length(folder, network.config.text.context_length)
             if self.knows is not None:
                 self.knows.save(folder)
 
@@ -305,6 +308,12 @@ class Pipeline:
         if normalize:
             y = backends.get("numpy").l2_normalize(y)[0]
         return y
+
+
+def note_length(folder: Path, context_length: int) -> None:
+    """Tell transformers' tokenizer how long the model's rows are."""
+    content = {"tokenizer_class": "CLIPTokenizer", "model_max_length": context_length}
+    write_bytes({folder / "tokenizer_config.json": json.dumps(content, indent=2).encode()})
 
 
 def warn_of_what_is_lost(transform: Transform | None, layout: str) -> None:

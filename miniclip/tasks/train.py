@@ -263,10 +263,8 @@ def assemble(
     return pipeline, pictures
 
 
-def learns(
-    pipeline: Pipeline, about: str, captions: Sequence[str], init: str | Path | None
-) -> None:
-    """Note what the model will know. What one to start from knew, if nothing says so, stays open."""
+def learns(pipeline: Pipeline, about: str, captions: Sequence[str], init: Any) -> None:
+    """Note what the model will know; nothing where it starts from one that does not say it."""
     knows = Knowledge.of(about, captions)
     if init is None:
         pipeline.knows = knows

@@ -168,7 +168,8 @@ def label_ids(pipeline: Pipeline, name: str, prompts: list[str], truncate: bool)
         where = f"labels: {shorten(name)}"
         if prompts[error.place] != name:
             where += f", as {shorten(prompts[error.place])}"
-        raise ValueError(f"{where}: {error.reason}") from None
+        hint = "truncate=True, or --truncate, drops what does not fit"
+        raise ValueError(f"{where}: {error.reason} ({hint})") from None
 
 
 def notes_on_words(
