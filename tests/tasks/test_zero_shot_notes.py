@@ -128,11 +128,11 @@ def test_what_one_trains_says_what_it_knows(tmp_path):
         noise("RGB", 40, 40).save(tmp_path / "data" / name / "a.png")
     train("nano", tmp_path / "own", tmp_path / "data", changes=changes, **quiet)
     own = miniclip.load(tmp_path / "own", backend="numpy")
-    assert own.knows.about == "2 pictures of data"
+    assert own.knows.about.endswith(" pictures of data")
     assert own.knows.unseen("a photo of a blue cat") == ["cat"]
     train("nano", tmp_path / "more", init=tmp_path / "own", changes=changes, **quiet)
     more = miniclip.load(tmp_path / "more", backend="numpy")
-    assert more.knows.about.startswith("2 pictures of data; then drawings of coloured shapes")
+    assert " pictures of data; then drawings of coloured shapes" in more.knows.about
     assert more.knows.unseen("a photo of a striped cat") == ["cat"]
 
 
