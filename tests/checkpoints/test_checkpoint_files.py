@@ -284,8 +284,10 @@ def test_a_wrong_call_writes_nothing(tmp_path):
         save_checkpoint(state, VIT, path, layout="onnx")
     with pytest.raises(ValueError, match=r"expected a .safetensors file"):
         save_checkpoint(state, VIT, tmp_path)
-    with pytest.raises(FileNotFoundError):
+    (tmp_path / "no").write_bytes(b"")  # a file where a folder is asked for
+    with pytest.raises(NotADirectoryError, match="no is there and no folder"):
         save_checkpoint(state, VIT, tmp_path / "no" / "m.safetensors")
+    (tmp_path / "no").unlink()
     assert not any(tmp_path.iterdir())
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
     with pytest.raises(ValueError, match=r"already holds open_clip_model.safetensors"):
