@@ -66,8 +66,8 @@ def pictures(images: Any, later: bool = False) -> Pictures:
     or empty file, an array of another shape or dtype, and whatever else is no picture. Of an
     iterable, errors come when its pictures are taken.
     """
-    if isinstance(images, np.ndarray) and images.dtype.kind in "UO":  # paths, or anything else
-        images = images.tolist()
+    if isinstance(images, np.ndarray) and images.dtype.kind == "U":  # an array of paths
+        images = images.ravel().tolist()
     if isinstance(images, list | tuple):
         found = [one for i, item in enumerate(images) for one in each(item, f"images[{i}]", later)]
         if not found:
