@@ -75,6 +75,6 @@ def run_weights_check(options: argparse.Namespace) -> int:
         print(f"{file.path}: {file.size:,} bytes, {file.tensors} tensors")
         print(f"  sha256 {file.sha256} ({known})")
         print(f"  {file.problem or 'all values are finite'}")
-    if not report.files:
-        print(f"{report.name}: no .safetensors file there")
+    if report.error:
+        print(report.error)
     return 0 if report.ok else 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import sys
 from pathlib import Path
 
 from miniclip.checkpoints.shipped import DEFAULT
@@ -17,7 +19,10 @@ def add_zero_shot(commands: Commands) -> None:
         description="Choose among labels for each picture, without training on them.",
     )
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="picture files, or folders of them"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="picture files, folders of them, or - for standard input",
     )
     parser.add_argument(
         "--labels",
@@ -48,6 +53,16 @@ def add_zero_shot(commands: Commands) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print JSON with all labels instead of text"
     )
+    parser.add_argument(
+        "--truncate",
+        action="store_true",
+        help="cut labels that are too long for the model; default: they are refused",
+    )
+    parser.add_argument(
+        "--skip",
+        action="store_true",
+        help="go on without pictures that cannot be read, and list them; default: stop at the first",
+    )
     add_model_options(parser)
     parser.hints = {"IMAGE": AFTER_A_LIST.format(option="--labels", name="pictures")}
     parser.set_defaults(run=run_zero_shot)
@@ -65,7 +80,9 @@ def run_zero_shot(options: argparse.Namespace) -> int:
     if options.top < 1:
         raise ValueError(f"--top: got {options.top}, expected at least 1")
     model = load(options.model, options.backend, activation=options.activation)
-    result = zero_shot(options.images, options.labels, model, templates)
+    on_error = "skip" if options.skip else "raise"
+    pictures = [standard_input() if name == "-" else name for name in options.images]
+    result = zero_shot(pictures, options.labels, model, templates, None, options.truncate, on_error)
     if options.json:
         print(json.dumps(result.as_dicts(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
@@ -81,3 +98,10 @@ def refuse_pictures(labels: list[str]) -> None:
         if is_picture(Path(label)):
             after = AFTER_A_LIST.format(option="--labels", name="pictures")
             raise ValueError(f"--labels: got the picture {label!r} as a label{after}")
+
+
+def standard_input() -> io.BytesIO:
+    """The picture that comes through a pipe. `./-` is a file of that name."""
+    picture = io.BytesIO(sys.stdin.buffer.read())
+    picture.name = "-"  # what the result calls it
+    return picture

@@ -19,7 +19,7 @@ from miniclip.inputs.bpe import train_merges
 from miniclip.inputs.preprocess import Transform
 from miniclip.inputs.tokenizer import Tokenizer
 from miniclip.models import CLIP, CLIPConfig, TextConfig, VisionConfig
-from miniclip.pipeline import Pipeline, load
+from miniclip.pipeline import Knowledge, Pipeline, load
 from miniclip.training.data import Dataset, SceneData
 from miniclip.training.held_out import SHARE
 from miniclip.training.loop import STATE, Trainer
@@ -29,6 +29,7 @@ from miniclip.training.state import StateError
 from miniclip.world.scenes import TRAINING_WORLD, World
 
 MODEL = "model.safetensors"
+SCENES_IN_WORDS = "drawings of coloured shapes, named in English and Chinese"
 VOCABULARY_SCENES = 12_000  # whose captions the vocabulary of scenes is learned from
 Report = Callable[[str], None]
 
@@ -151,8 +152,13 @@ def make_settings(name: str, content: dict[str, Any], changes: dict[str, Any]) -
 def scene_words(settings: Settings) -> Tokenizer:
     """The vocabulary of the scenes: learned from captions of training, which name no held-out
     pair."""
+    return learn_words(scene_captions(settings), settings)
+
+
+def scene_captions(settings: Settings) -> list[str]:
+    """Captions of scenes, many enough to hold all their words."""
     data = SceneData(no_pictures, VOCABULARY_SCENES, settings.scenes.get("seed", 0))
-    return learn_words([data.caption(i, 0) for i in range(VOCABULARY_SCENES)], settings)
+    return [data.caption(i, 0) for i in range(VOCABULARY_SCENES)]
 
 
 def no_pictures(pictures: Any) -> Any:
@@ -276,6 +282,7 @@ def assemble(
     pipeline = None if init is None else load(init, "numpy")
     if data is None:
         pipeline = pipeline or new_pipeline(settings, scene_words(settings), seed)
+        learns(pipeline, SCENES_IN_WORDS, scene_captions(settings), init)
         return pipeline, scene_data(settings, pipeline)
     pictures = read_pictures(
         data,
@@ -287,10 +294,20 @@ def assemble(
         report=report,
     )
     report(pictures.summary())
+    captions = [caption for row in pictures.rows for caption in row.captions]
     if pipeline is None:
-        captions = [caption for row in pictures.rows for caption in row.captions]
         pipeline = new_pipeline(settings, learn_words(captions, settings), seed)
+    learns(pipeline, f"{len(pictures.rows):,} pictures of {Path(data).name}", captions, init)
     return pipeline, pictures
+
+
+def learns(pipeline: Pipeline, about: str, captions: Sequence[str], init: Any) -> None:
+    """Note what the model will know; nothing where it starts from one that does not say it."""
+    knows = Knowledge.of(about, captions)
+    if init is None:
+        pipeline.knows = knows
+    elif pipeline.knows is not None:
+        pipeline.knows = pipeline.knows.and_then(knows)
 
 
 def shortened(pipeline: Pipeline) -> Callable[[Sequence[str]], Any]:

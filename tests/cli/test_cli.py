@@ -220,6 +220,31 @@ def test_verify_prints_json(capsys, monkeypatch):
         assert data["rows"][0]["expected"] == ids
         assert data["rows"][0]["got"] == (None if statuses == ["skip"] else ids)
         assert data["weights_were_tested"] == (statuses != ["skip"])
+        code, out, _ = run(capsys, "verify", "mini-vit")  # in words, the same verdict
+        assert code == expected_code
+        assert [line[:4].strip().lower() for line in out.splitlines() if line[:1] in "PFS"] == (
+            statuses
+        )
+        assert ("nothing is verified" in out) == (statuses == ["skip"])
+
+
+def test_a_failed_check_is_the_exit_code_of_the_process(tmp_path):
+    """Not only what `main` returns: what a shell and a CI see."""
+    pipeline = make_pipeline()
+    for value, expected in ((0.0, 0), (np.inf, 1)):
+        pipeline.network.text.ln_final.bias.data[5] = value
+        pipeline.save(tmp_path / "model.safetensors")
+        command = [sys.executable, "-m", "miniclip", "weights", "check", str(tmp_path)]
+        assert subprocess.run(command, capture_output=True).returncode == expected
+    program = (
+        "import sys; import numpy as np; import miniclip.tasks.verify as v; "
+        "v.KNOWN = [v.KnownAnswer('mini-vit', 't', lambda *_: np.array([1]), [EXPECTED], 0, 's')]; "
+        "sys.argv = ['miniclip', 'verify', 'mini-vit', '--backend', 'numpy']; "
+        "import runpy; runpy.run_module('miniclip', run_name='__main__')"
+    )
+    for answer, expected in (("1", 0), ("2", 1)):
+        command = [sys.executable, "-c", program.replace("EXPECTED", answer)]
+        assert subprocess.run(command, capture_output=True).returncode == expected
 
 
 def test_verify_needs_a_known_model(capsys, checkpoint):

@@ -62,7 +62,7 @@ def pictures(tmp_path_factory):
 def test_from_a_file_to_a_model_that_loads(tiny, tmp_path):
     out = tmp_path / "out"
     pipeline = train(tiny, out, report=quiet, backend="numpy")
-    names = {"model.safetensors", "vocab.json", "merges.txt", STATE, LOG, PLOT}
+    names = {"model.safetensors", "vocab.json", "merges.txt", "knows.json", STATE, LOG, PLOT}
     assert {p.name for p in out.iterdir()} == names
     again = miniclip.load(out, backend="numpy")
     assert again.tokenizer.merges == pipeline.tokenizer.merges

@@ -371,7 +371,12 @@ def a_record(step, loss=1.0, references=REFERENCES, **measures):
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"loss": 2.95}, "guessing"),
+        ({"loss": 2.95}, "stayed at 3.000, which is what guessing gives, for 300 steps"),
+        ({"loss": 2.93, "references": {"chance": 3.0}}, "stayed at 3.000, which is what guessing"),
+        ({"loss": 2.9}, None),  # a little has been learned: 97 % of the way down from chance
+        ({"loss": 2.9, "references": {"chance": 3.0}}, None),
+        ({"loss": 2.95, "references": {"floor": 0.2}}, None),
+        ({"loss": 2.95, "references": {}}, None),
         ({"image_cosine": 0.999}, "image tower has collapsed"),
         ({"text_cosine": 0.999}, "text tower has collapsed"),
         ({"scale": 100.0}, "at its limit"),
