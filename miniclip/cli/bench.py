@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from miniclip.cli.options import Commands, add_activation_option, excludes, needs, user_path
+from miniclip.cli.options import Commands, add_activation_option, excludes, needs
+from miniclip.files import as_path
 
 
 def add_bench(commands: Commands) -> None:
@@ -38,7 +39,7 @@ def add_bench(commands: Commands) -> None:
     )
     parser.add_argument(
         "--json",
-        type=user_path,
+        type=as_path,
         metavar="FILE",
         help="write everything that is measured to this file; default: only tables are printed",
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from miniclip.cli.options import Commands, user_path
+from miniclip.cli.options import Commands
+from miniclip.files import as_path
 
 
 def add_draw(commands: Commands) -> None:
@@ -24,7 +25,7 @@ def add_draw(commands: Commands) -> None:
     )
     parser.add_argument(
         "--folder",
-        type=user_path,
+        type=as_path,
         default="pictures",
         help="folder to put the pictures in; default: %(default)s",
     )

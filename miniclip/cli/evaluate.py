@@ -7,7 +7,8 @@ import json
 import sys
 from typing import Any
 
-from miniclip.cli.options import Commands, add_model_options, excludes, needs, user_path
+from miniclip.cli.options import Commands, add_model_options, excludes, needs
+from miniclip.files import as_path
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -23,7 +24,7 @@ def add_evaluate(commands: Commands) -> None:
     )
     parser.add_argument(
         "--data",
-        type=user_path,
+        type=as_path,
         metavar="PATH",
         help="your own pictures, as train --data takes them: accuracy for class folders, R@k for "
         "captions; default: what the model's training held out, or else drawn scenes",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TypeAlias
 
 from miniclip.cli.parser import Parser
@@ -12,11 +11,6 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 # Of a command whose option takes several words: the last of them may have been meant otherwise.
 AFTER_A_LIST = "; all words after {option} belong to it: put {name} before it, or -- between"
-
-
-def user_path(text: str) -> Path:
-    """A file or folder; ~ is the home folder, which a shell leaves as it is in --out=~/x."""
-    return Path(text).expanduser()
 
 
 def needs(options: argparse.Namespace, other: str, *names: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from miniclip.cli.options import AFTER_A_LIST, Commands, add_backend_option, needs, user_path
+from miniclip.cli.options import AFTER_A_LIST, Commands, add_backend_option, needs
 from miniclip.cli.parser import Parser
+from miniclip.files import as_path
 
 
 def add_train(commands: Commands) -> None:
@@ -19,7 +20,7 @@ def add_train(commands: Commands) -> None:
     parser.add_argument(
         "--out",
         required=True,
-        type=user_path,
+        type=as_path,
         metavar="FOLDER",
         help="folder for the model and its log; one that holds a run is gone on with",
     )
@@ -52,7 +53,7 @@ def add_train(commands: Commands) -> None:
 def add_data_options(parser: Parser) -> None:
     parser.add_argument(
         "--data",
-        type=user_path,
+        type=as_path,
         metavar="PATH",
         help="a .csv or .jsonl of pictures and captions, a folder that holds it as captions.csv or "
         "captions.jsonl, or a folder of class folders; default: drawn scenes",

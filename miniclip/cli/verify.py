@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from miniclip.cli.options import Commands, add_model_options, user_path
+from miniclip.cli.options import Commands, add_model_options
+from miniclip.files import as_path
 
 
 def add_verify(commands: Commands) -> None:
@@ -20,7 +21,7 @@ def add_verify(commands: Commands) -> None:
     parser.add_argument(
         "--pictures",
         default=".",
-        type=user_path,
+        type=as_path,
         metavar="FOLDER",
         help="folder with CLIP.png and the other pictures; default: %(default)s, this folder",
     )

@@ -61,7 +61,7 @@ def add_zero_shot(commands: Commands) -> None:
     parser.add_argument(
         "--skip",
         action="store_true",
-        help="go on without pictures that cannot be read, and list them; default: stop at the first",
+        help="go on without pictures that cannot be read and list them; default: stop at the first",
     )
     add_model_options(parser)
     parser.hints = {"IMAGE": AFTER_A_LIST.format(option="--labels", name="pictures")}

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from miniclip.files import as_path
 from miniclip.ops.array import Array
 from miniclip.pipeline import Pipeline
 from miniclip.tables import markdown_table, text_table
@@ -143,7 +144,7 @@ def evaluate_pictures(
     else:
         if "{}" not in template:
             raise ValueError(f"template: got {template!r}, expected a sentence with {{}}")
-        listing = read_listing(Path(data).expanduser(), template)
+        listing = read_listing(as_path(data), template)
         classes, source = classes_of(listing), str(data)
     rows = merged(listing.rows)
     if not rows:
@@ -235,7 +236,7 @@ def own_data(model: str | Path, data: str | Path | None) -> str | Path | HeldOut
     record = read_held_out(model)
     if record is None:
         return data
-    if data is None or names_of(Path(data).expanduser()) & names_of(Path(record.source)):
+    if data is None or names_of(as_path(data)) & names_of(Path(record.source)):
         if record.rows:
             return record
         if data is None:

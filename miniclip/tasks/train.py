@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from miniclip import backends
+from miniclip.files import as_path
 from miniclip.inputs.bpe import train_merges
 from miniclip.inputs.preprocess import Transform
 from miniclip.inputs.tokenizer import Tokenizer
@@ -106,7 +107,7 @@ def read_settings(what: str | Path, changes: dict[str, Any] | None = None) -> Se
     """
     content = PRESETS.get(str(what))
     if content is None:
-        content = _read_toml(Path(what).expanduser())
+        content = _read_toml(as_path(what))
     given = {key: value for key, value in (changes or {}).items() if value is not None}
     try:
         return make_settings(str(what), content, given)
@@ -220,7 +221,7 @@ def train(
     Raises ValueError naming the argument, TrainingError if the run breaks, StateError if the
     folder's checkpoint belongs to another run.
     """
-    settings, folder = read_settings(what, changes), Path(folder).expanduser()
+    settings, folder = read_settings(what, changes), as_path(folder)
     pipeline, source = assemble(settings, data, init, workers, template, report, held_out)
     network = pipeline.network.to(backends.choose(backend), dtype)
     about: dict[str, Any] = {
@@ -228,9 +229,7 @@ def train(
         "init": str(init or ""),
         "scenes": settings.scenes,
     }
-    if (
-        data is not None and held_out
-    ):  # a run of an older version, which held out none, says nothing
+    if data is not None and held_out:  # older runs held out none, and say nothing of it
         about["held_out"] = held_out
     trainer = Trainer(
         network, source, shortened(pipeline), settings.recipe, folder, about, report, progress

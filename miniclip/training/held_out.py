@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from miniclip.files import write_bytes
+from miniclip.files import as_path, write_bytes
 from miniclip.training.listing import Listing, Row
 
 RECORD = "held-out.json"
@@ -43,7 +43,7 @@ class HeldOut:
 
 def read_held_out(folder: str | Path) -> HeldOut | None:
     """The record of a run; None for what is no folder with one. ValueError naming a broken file."""
-    file = Path(folder).expanduser() / RECORD
+    file = as_path(folder) / RECORD
     if not file.is_file():
         return None
     try:

@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL.Image import DecompressionBombError
 
+from miniclip.files import as_path
 from miniclip.ops.array import Array
 from miniclip.training.held_out import HeldOut, check_share, hold_out
 from miniclip.training.listing import (
@@ -81,7 +82,7 @@ def read_pictures(
     """
     check_arguments(source, template, workers, seed)
     check_share(held_out)
-    path = Path(source).expanduser()
+    path = as_path(source)
     listing = read_listing(path, template)
     training, kept = hold_out(listing, path, held_out)
     tell_skipped(path, listing, report)

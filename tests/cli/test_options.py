@@ -5,7 +5,9 @@ function under `@effect(COMMAND, OPTION)`. It is given `at`, with small models a
 """
 
 import argparse
+import io
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -95,6 +97,11 @@ class At:
         assert cli.main([str(a) for a in arguments]) == 0
         output = self.capsys.readouterr()
         return output.out
+
+    def fails(self, *arguments):
+        """The error of a command that is refused."""
+        assert cli.main([str(a) for a in arguments]) == 2
+        return self.capsys.readouterr().err
 
     def json(self, *arguments):
         return json.loads(self.run(*arguments, "--json"))
@@ -257,6 +264,33 @@ def _(at):
     arguments = ["--labels", "red", "blue", "--model", at.model, "--backend", "numpy"]
     answers = at.json("zero-shot", at.other, at.picture, *arguments)
     assert [Path(answer["image"]).name for answer in answers] == ["b.png", "a.png"]
+    piped = io.TextIOWrapper(io.BytesIO(at.picture.read_bytes()))
+    at.patch(sys, "stdin", piped)
+    (answer,) = at.json("zero-shot", "-", *arguments)
+    assert answer["image"] == "-"
+    for label, same in zip(answer["answers"], answers[1]["answers"], strict=True):
+        assert label["label"] == same["label"]
+        assert label["cosine"] == pytest.approx(same["cosine"], abs=1e-5)  # one picture, or two
+
+
+@effect("zero-shot", "--truncate")
+def _(at):
+    long = "a red circle " * 80
+    arguments = ["zero-shot", at.picture, "--labels", long, "blue", "--model", at.model]
+    assert at.fails(*arguments).startswith("miniclip: error: --labels: ")
+    assert "--truncate" in at.fails(*arguments)
+    assert "blue" in at.run(*arguments, "--truncate")
+
+
+@effect("zero-shot", "--skip")
+def _(at):
+    broken = at.root / "broken.png"
+    broken.write_bytes(b"no picture")
+    arguments = ["zero-shot", broken, at.picture, "--labels", "red", "blue", "--model", at.model]
+    assert "broken.png" in at.fails(*arguments)
+    shown = at.run(*arguments, "--skip")
+    assert "skipped: " in shown
+    assert "a.png" in shown
 
 
 @effect("zero-shot", "--labels")
@@ -364,7 +398,8 @@ def _(at):
 
 @effect("train", "--out")
 def _(at):
-    names = {"model.safetensors", "vocab.json", "merges.txt", loop.STATE, LOG, "loss.png"}
+    names = {"model.safetensors", "vocab.json", "merges.txt", "knows.json"}
+    names |= {loop.STATE, LOG, "loss.png"}
     assert {path.name for path in at.train().iterdir()} == names
 
 
