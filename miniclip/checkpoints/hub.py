@@ -70,7 +70,7 @@ def resolve(
 
     what is taken for, in this order:
     1. a path, if it is a Path object or is written as one (./x, ../x, ~/x, /x, x.safetensors);
-    2. the name of a shipped model ("mini-vit"), or a known name, its alias or its repository, even
+    2. the name of a shipped model ("mini-vit"), or a known name, its alias or its repository,
        even if the working directory has a folder of that name (write ./ViT-B/32 for the folder);
     3. a path, if there is something;
     4. a hub repository, "org/name".
@@ -192,7 +192,7 @@ def check_weights(what: str | os.PathLike[str]) -> WeightsReport:
     """Hash every safetensors file of a checkpoint, and look for values that are not finite.
 
     what: as for `resolve`; a name must have been downloaded. Hashes are compared where one is
-    known: from the table, or from the hub; the files of a folder must make up one checkpoint, as
+    known: from the table, or from the hub. The files must make up one CLIP with all its tensors, as
     for `load`. Raises HubError if it is not in the cache.
     """
     entry, path, shipped = None, None, None

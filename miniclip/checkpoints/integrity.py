@@ -49,8 +49,8 @@ class FileReport:
 class WeightsReport:
     """What a check found: name is what was asked for, files holds one report a file.
 
-    error: why the files are no checkpoint together, such as a shard that the index names and that
-    is not there; None where they are, or where one of them cannot be read by itself.
+    error: why the files are no checkpoint together, such as a shard or a tensor that is not there;
+    None where they are, or where one of them cannot be read by itself.
     """
 
     name: str
@@ -64,13 +64,17 @@ class WeightsReport:
         return bool(self.files) and good and self.error is None
 
 
+# What a bare file does not say and `load` is told: any answer will do to look at its tensors.
+UNSAID = {"activation": "gelu", "head_width": (1, 1)}
+
+
 def error_of_whole(path: Path) -> str | None:
-    """Why a file, an index or a folder cannot be opened as one checkpoint; None if it can."""
+    """Why a file, an index or a folder is not one whole CLIP, as `load` says it; None if it is."""
     from miniclip.checkpoints.errors import CheckpointError
-    from miniclip.checkpoints.reader import open_checkpoint
+    from miniclip.checkpoints.layouts import read_model
 
     try:
-        open_checkpoint(path)
+        read_model(path, defaults=UNSAID)
     except CheckpointError as error:
         return str(error)
     return None

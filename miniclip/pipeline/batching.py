@@ -59,16 +59,11 @@ def checked_pixels(images: Array, name: str, transform: Transform) -> Array:
         )
     if images.size == 0:
         raise PictureError(f"{name}: got an array of shape {images.shape}, which has no pixels")
-    ends = [
-        abs(end - m) / s
-        for m, s in zip(transform.mean, transform.std, strict=True)
-        for end in (0, 1)
-    ]
-    largest = float(np.abs(images).max())
-    if largest > SURELY_NOT_NORMALISED * max(ends):  # (NaN is found later, with its cause)
+    usual, largest = largest_pixel(transform), float(np.abs(images).max())
+    if largest > SURELY_NOT_NORMALISED * usual:  # (NaN is found later, with its cause)
         raise PictureError(
             f"{name}: got floats up to {largest:.3g} in {images.shape}, expected normalised pixels "
-            f"(at most {max(ends):.3g}): pass pictures as uint8 (H, W, 3), or through preprocess"
+            f"(at most {usual:.3g}): pass pictures as uint8 (H, W, 3), or through preprocess"
         )
     return images if images.ndim == 4 else images[None]
 

@@ -51,7 +51,7 @@ def test_a_bare_file_needs_its_activation(folder, tmp_path):
 
 
 def test_the_vocabulary_beside_the_checkpoint_comes_first(folder, nowhere):
-    model = miniclip.load(folder)
+    model = miniclip.load(folder, backend="numpy")
     assert model.tokenizer.vocab_size == model.config.text.vocab_size == 543
 
 
@@ -75,7 +75,7 @@ def test_places_of_a_vocabulary_in_order(nowhere, monkeypatch, tmp_path):
 def test_no_vocabulary_anywhere_says_how_to_get_one(folder, nowhere):
     for name in ("vocab.json", "merges.txt"):
         (folder / name).unlink()
-    model = miniclip.load(folder)
+    model = miniclip.load(folder, backend="numpy")
     with pytest.raises(ValueError, match=rf"tokenizer: no vocabulary .*{BPE_FILE}.*pip install"):
         model.encode_text("a cat")
     ids = np.array([[541, 3, 542]])
@@ -85,12 +85,12 @@ def test_no_vocabulary_anywhere_says_how_to_get_one(folder, nowhere):
 def test_a_vocabulary_of_another_size_is_refused(folder, tmp_path):
     Tokenizer(train_merges(drawn.CAPTIONS, 530)).save(folder)
     with pytest.raises(ValueError, match="has 530 words, expected 543 as in the model"):
-        miniclip.load(folder).tokenize("a cat")
+        miniclip.load(folder, backend="numpy").tokenize("a cat")
 
 
 def test_a_vocabulary_of_ones_own(folder):
     own = make_pipeline().tokenizer
-    assert miniclip.load(folder, tokenizer=own).tokenizer is own
+    assert miniclip.load(folder, backend="numpy", tokenizer=own).tokenizer is own
 
 
 def test_names_and_paths_that_do_not_exist(tmp_path):
@@ -119,7 +119,7 @@ def test_preprocessing_travels_with_the_checkpoint(tmp_path):
     )
     model._transform = other
     model.save(tmp_path / "model.safetensors")
-    assert miniclip.load(tmp_path).transform == other
+    assert miniclip.load(tmp_path, backend="numpy").transform == other
 
 
 def test_a_wrong_picture_is_named_by_its_place_in_the_list(monkeypatch):
@@ -137,7 +137,7 @@ def test_one_tower_alone(folder, tmp_path):
     state = load_file(folder / "model.safetensors")
     visual = {k: v for k, v in state.items() if k.startswith("visual.")}
     save_file(visual, tmp_path / "visual.safetensors")
-    model = miniclip.load(tmp_path / "visual.safetensors", activation="quick_gelu")
+    model = miniclip.load(tmp_path / "visual.safetensors", activation="quick_gelu", backend="numpy")
     assert model.encode_image(np.zeros((9, 9, 3), np.uint8)).shape == (1, 16)
     for call in (lambda: model.encode_text("a cat"), lambda: model.tokenize("a cat")):
         with pytest.raises(ValueError, match="this model has no text tower"):
@@ -168,7 +168,7 @@ def test_the_table_gives_what_the_file_does_not_say(folder, monkeypatch, tmp_pat
     bare = tmp_path / "bare.safetensors"
     save_file(load_file(folder / "model.safetensors"), bare)
     monkeypatch.setattr(hub, "resolve", lambda *a: Resolved(bare, known, known.name))
-    model = miniclip.load(known.name)
+    model = miniclip.load(known.name, backend="numpy")
     assert model.config.vision.activation == known.activation == "gelu"
     assert model.transform.mean == (0.5, 0.5, 0.5)
     (tmp_path / "open").mkdir()
@@ -180,6 +180,6 @@ def test_the_table_gives_what_the_file_does_not_say(folder, monkeypatch, tmp_pat
     (tmp_path / "open" / "open_clip_config.json").write_text(json.dumps(config))
     resolved = Resolved(tmp_path / "open", known, known.name)
     monkeypatch.setattr(hub, "resolve", lambda *a: resolved)
-    model = miniclip.load(known.name)
+    model = miniclip.load(known.name, backend="numpy")
     assert model.config.vision.activation == "quick_gelu"
     assert model.transform.mean == (0.1, 0.2, 0.3)
