@@ -88,7 +88,7 @@ def find_known(name: str) -> Known | None:
 def nearest_names(name: str, count: int = 3) -> list[str]:
     """Known names that look like this one, nearest first: for error messages."""
     spellings = names_by_spelling() | {plain_spelling(shipped): shipped for shipped in NAMES}
-    close = get_close_matches(plain_spelling(name), spellings, n=2 * count, cutoff=0.6)
+    close = get_close_matches(plain_spelling(name), spellings, n=2 * count)
     return list(dict.fromkeys(spellings[spelling] for spelling in close))[:count]
 
 

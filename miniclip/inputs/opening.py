@@ -133,9 +133,10 @@ class QuietPillow:
     them and the last one out puts them back, since guards that overlap would restore wrongly.
     """
 
+    filters: warnings.catch_warnings[None]  # as they were before the first one came in
+
     def __init__(self) -> None:
         self.lock, self.users = threading.Lock(), 0
-        self.filters = warnings.catch_warnings()
 
     def __enter__(self) -> None:
         with self.lock:

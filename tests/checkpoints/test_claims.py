@@ -119,8 +119,8 @@ def test_our_configuration_for_transformers():
     vision = THEIRS["vision_config"] | {"model_type": "clip_vision_model", "projection_dim": 6}
     assert written["vision_config"] == vision
     text = written["text_config"]
-    assert {name: text[name] for name in tanh} == tanh
-    assert (text["model_type"], text["projection_dim"]) == ("clip_text_model", 6)
+    ends = {"bos_token_id": 0, "pad_token_id": 1}
+    assert text == tanh | ends | {"model_type": "clip_text_model", "projection_dim": 6}
     usual = to_hf_config(replace(ODD, text=replace(ODD.text, end_id=None, mlp_width=None)))
     assert usual["text_config"]["eos_token_id"] == 2  # transformers' word for the largest id
     assert usual["text_config"]["intermediate_size"] == 48
@@ -497,6 +497,7 @@ def test_what_json_should_hold():
 def test_squares():
     for value, side in ((7, 7), ([7, 7], 7), ("7", "7"), (None, None)):
         assert square("x", "f", value) == side
+    assert type(square("x", "f", [7, 7.0])) is int
     for wrong in ([7, 8], [7], [7, 7, 7], []):
         assert said(square, "x", "f", wrong) == f"x: f is list {wrong}, expected a square"
 

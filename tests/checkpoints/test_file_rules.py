@@ -75,6 +75,7 @@ def test_the_smallest_files(tmp_path):
             f"{path}: {size} bytes, expected at least 9: the header's length and the header"
         )
     assert said(opened, tmp_path, b"").endswith("m.safetensors: the file is empty")
+    assert "m.safetensors: its JSON is not valid: " in said(opened, tmp_path, pack(b"{"))
 
 
 def test_a_header_as_long_as_is_allowed(tmp_path, monkeypatch):
@@ -533,3 +534,51 @@ def test_the_size_that_is_said_is_the_towers(tmp_path):
         f"{tmp_path}: the size that is said beside m.safetensors gives pictures of 40 pixels, but "
         "its tensors' shapes give 32"
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"preprocess_cfg": 3}, "preprocess_cfg is int 3, expected an object"),
+        ({"preprocess_cfg": {}, "model_cfg": 3}, "model_cfg is int 3, expected an object"),
+        (
+            {"preprocess_cfg": {}, "model_cfg": {"vision_cfg": [3]}},
+            "vision_cfg is list [3], expected an object",
+        ),
+        (
+            {"preprocess_cfg": {}, "model_cfg": {"vision_cfg": {"image_size": [3, 4]}}},
+            "vision_cfg.image_size is list [3, 4], expected a square",
+        ),
+        (
+            {"preprocess_cfg": {"fill_color": -1}},
+            "preprocess_cfg: fill is int -1, expected 0 to 255",
+        ),
+    ],
+)
+def test_configurations_of_open_clip_that_are_none(content, message, tmp_path):
+    save_file({"visual.proj": torch.zeros(2, 2)}, tmp_path / "m.safetensors")
+    write(tmp_path, "open_clip_config.json", **content)
+    checkpoint = open_checkpoint(tmp_path)
+    path = tmp_path / "open_clip_config.json"
+    assert said(readers.read_preprocessing, checkpoint, "openai") == f"{path}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("processor_config.json", {"image_processor": [1]},
+         "image_processor: it is list [1], expected an object"),
+        ("processor_config.json", {"image_processor": {"resample": 9}},
+         "image_processor: resample is int 9, expected 2 (bilinear) or 3 (bicubic)"),
+        ("preprocessor_config.json", {"resample": 9},
+         "resample is int 9, expected 2 (bilinear) or 3 (bicubic)"),
+        ("preprocessor_config.json", {"miniclip": {"fill": 256}}, "fill is int 256, expected 0 to "
+                                                                  "255"),
+    ],
+)  # fmt: skip
+def test_files_of_processors_are_named(name, content, message, tmp_path):
+    save_file({"vision_model.x": torch.zeros(2, 2)}, tmp_path / "m.safetensors")
+    write(tmp_path, name, **content)
+    for layout in ("openai", "hf"):
+        told = said(readers.read_preprocessing, open_checkpoint(tmp_path), layout)
+        assert told == f"{tmp_path / name}: {message}"

@@ -418,6 +418,45 @@ def test_kinds_of_errors(cache):
 # ---------------------------------------------------------------- names
 
 
+def test_a_vocabulary_is_asked_for_as_it_was_said(monkeypatch):
+    monkeypatch.setattr(downloads, "fetch_vocabulary", lambda *given: given)
+    assert hub.download_tokenizer("org/name", True) == ("org/name", True)
+    assert hub.download_tokenizer("org/name") == ("org/name", None)
+
+
+def test_shipped_models_lie_in_the_package_or_beside_it(monkeypatch):
+    from miniclip.checkpoints import shipped
+
+    installed = shipped.weights_folder()
+    assert shipped.shipped_path("mini-vit") == installed / "mini-vit"
+    assert shipped.shipped_path("mini-xx") is None
+
+    def none(name):
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(shipped.resources, "files", none)
+    assert shipped.weights_folder() == Path(shipped.__file__).parents[2] / "weights"
+    assert (shipped.weights_folder() / "known.json").is_file()
+
+
+def test_a_shipped_model_has_its_known_hash():
+    for name in hub.SHIPPED:
+        report = hub.check_weights(name)
+        assert (report.name, report.ok, report.error) == (name, True, None)
+        (file,) = report.files
+        assert file.expected == file.sha256 == hub.HASHES[name]
+        assert file.size == file.path.stat().st_size
+    wrong = replace(file, expected="0" * 64, error="second", not_finite="third")
+    assert wrong.problem == f"sha256 is {file.sha256}, expected {'0' * 64}"
+    assert replace(wrong, expected=None).problem == "second"
+    last = replace(wrong, expected=None, error=None)
+    assert last.problem == "third holds values that are not finite"
+    assert not integrity.WeightsReport("x", ()).ok
+    assert not integrity.WeightsReport("x", (file,), "bad").ok
+    assert not integrity.WeightsReport("x", (file, wrong)).ok
+    assert integrity.WeightsReport("x", (file, file)).ok
+
+
 def test_resolving_hands_everything_on(monkeypatch):
     asked = []
 

@@ -58,6 +58,7 @@ def test_as_many_as_fit(count, config, floats):
     assert count(config, 3 * one) == 3
     assert count(config, one - 1) == count(config, 0) == 1  # never none
     assert count(config) == 2**30 // one
+    assert type(count(config)) is int
 
 
 def test_a_tower_that_is_not_there():
