@@ -193,13 +193,13 @@ def merge_symbols(
         notice(place)
     while queue:
         rank = heapq.heappop(queue)
-        joined = 0
+        joined = False
         for place in sorted(waiting.pop(rank)):  # from left to right: "aaa" is "aa a"
             if rank_at(place) != rank:  # a neighbour has been joined since
                 continue
             first, second = chain.symbols[place], chain.symbols[chain.right[place]]
             chain.join(place, first + second)
-            joined += 1
+            joined = True
             if chain.left[place] != NOBODY:
                 notice(chain.left[place])
             notice(place)
