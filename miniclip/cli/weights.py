@@ -22,7 +22,7 @@ def add_weights(commands: Commands) -> None:
     for action, run, help_text in (
         ("download", run_weights_download, "download a checkpoint now, and print its path"),
         ("path", run_weights_path, "print the path of a checkpoint that is downloaded"),
-        ("check", run_weights_check, "check hashes and that all numbers are finite"),
+        ("check", run_weights_check, "check hashes, tensors and that all numbers are finite"),
     ):
         command = actions.add_parser(action, help=help_text)
         also = ", a folder or a file" if action == "check" else ""

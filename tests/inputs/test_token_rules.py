@@ -40,6 +40,14 @@ def test_symbols_of_bytes_are_the_originals():
     assert bpe.symbols_text("Ãx") == "\ufffdx"
 
 
+def test_words_mind_no_case():
+    """A long s, which lower() leaves as it is, folds to an s."""
+    assert bpe.split_words("it'\u017f IT'S") == ["it", "'\u017f", "IT", "'S"]
+    assert bpe.split_words("a1b22 !?c<|EndOfText|>") == [
+        "a", "1", "b", "2", "2", "!?", "c", "<|EndOfText|>"
+    ]  # fmt: skip
+
+
 def test_shortened_texts():
     assert bpe.shorten("x" * 40) == repr("x" * 40)
     assert bpe.shorten("x" * 41) == repr("x" * 40) + "..."
