@@ -187,7 +187,8 @@ def test_operations_of_a_small_residual_network_by_hand():
     tokens, width = side * side + 1, channels  # keys and values of all, one query; scores and mix
     pool = 2 * tokens * width * width + width * width + 2 * tokens * width + width * 24
     assert (tokens, width) == (5, 256)
-    assert flops.image_flops(config) == 2 * (convolutions + pool)
+    count = flops.image_flops(config)
+    assert (count, type(count)) == (2 * (convolutions + pool), int)
 
 
 def test_towers_that_are_missing_are_named():
