@@ -174,6 +174,9 @@ def test_top_1_is_the_share_of_right_names(monkeypatch):
     share = module.top1("model", SCENES, "names", "draw")
     assert (share, type(share)) == (0.5, float)
     assert asked == [("model", SCENES, "draw"), ("pictures", "names")]
+    answers.pop()  # an answer is missing: no share of the others
+    with pytest.raises(ValueError, match=r"zip\(\) argument"):
+        module.top1("model", SCENES, "names", "draw")
 
 
 # ------------------------------------------------------------------------ showing

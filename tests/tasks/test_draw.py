@@ -59,6 +59,14 @@ def test_a_picture_of_each_thing(tmp_path, seed, used):
             np.testing.assert_array_equal(pixels(picture), pixels(draw_scene(scene, 256)))
 
 
+def test_the_same_thing_again_is_another_picture(tmp_path):
+    paths = draw.draw_things(["red circle", "a red star", "the RED circle", "red circle"], tmp_path)
+    assert [path.name for path in paths] == [
+        "red-circle.png", "red-star.png", "red-circle-2.png", "red-circle-3.png"
+    ]  # fmt: skip
+    assert len({path.read_bytes() for path in paths}) == 4
+
+
 @pytest.mark.parametrize(("seed", "used"), [(None, 3_000_003), (5, 5)])
 def test_scenes_and_their_captions(tmp_path, seed, used):
     folder = tmp_path / "new" / "folder"
