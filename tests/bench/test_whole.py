@@ -1,4 +1,4 @@
-"""`miniclip bench`: what it counts, whose turn it is, what follows from times; no time itself."""
+"""`miniclip bench` as a whole: beside PyTorch and ONNX Runtime, and as a command."""
 
 import contextlib
 import json
