@@ -2,8 +2,8 @@
 
 Turn by turn, old and new each run in a fresh process that sees one checkout only and has its own
 cache of compiled code: plans, passes of the numba backend, and what a start costs. Of every figure,
-the medians, the ratio old / new of the medians (above 1: the new one is faster) and the quartiles
-of the ratios within a round. The first turn compiles and is reported as first use.
+the medians, and of the ratios old / new within a round (above 1: the new one is faster) the median
+and the quartiles. The first turn compiles and is reported as first use.
 """
 
 import argparse
@@ -108,8 +108,8 @@ def main():
 
 def report(case, old, new):
     a, b = statistics.median(old), statistics.median(new)
-    low, _, high = statistics.quantiles([x / y for x, y in zip(old, new, strict=True)], n=4)
-    print(f"{case:32} {a:9.2f} {b:9.2f} ms   {a / b:.2f} ({low:.2f} to {high:.2f})")
+    low, ratio, high = statistics.quantiles([x / y for x, y in zip(old, new, strict=True)], n=4)
+    print(f"{case:32} {a:9.2f} {b:9.2f} ms   {ratio:.2f} ({low:.2f} to {high:.2f})")
 
 
 if __name__ == "__main__":

@@ -163,10 +163,12 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> Spread:
-    """Ratio of the medians, theirs / ours, with the quartiles of the ratios within each round."""
-    rounds = [a / b for a, b in zip(theirs, ours, strict=True)]
-    within = spread(rounds)
-    return Spread(statistics.median(theirs) / statistics.median(ours), within.low, within.high)
+    """Median and quartiles of the ratios theirs / ours within each round.
+
+    The ratio of both medians would compare a quiet round with a disturbed one, and may lie outside
+    these quartiles.
+    """
+    return spread([a / b for a, b in zip(theirs, ours, strict=True)])
 
 
 def best_of(times: Mapping[str, Sequence[float]], family: str) -> str:

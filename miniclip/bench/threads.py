@@ -22,7 +22,7 @@ def blas_limits() -> Any:
     except ImportError:
         raise ImportError(
             "bench: needs threadpoolctl, to give everybody the same number of threads: "
-            'pip install "miniclip[bench]" (or only threadpoolctl, to measure without peers)'
+            "pip install threadpoolctl"
         ) from None
     return threadpool_limits
 

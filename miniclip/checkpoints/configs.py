@@ -37,18 +37,24 @@ class Source:
 def caller_source(
     name: str,
     shapes: Shapes,
-    activation: str | None = None,
+    activation: str | tuple[str, str] | None = None,
     head_width: int | tuple[int, int] | None = None,
     stride: int | None = None,
 ) -> Source:
-    """What a caller said. head_width: of the image tower (or the only one), or (image, text)."""
+    """What a caller said. activation: of both towers, or (image, text); head_width: of the image
+    tower (or the only one), or (image, text)."""
+    if isinstance(activation, tuple) and len(activation) != 2:
+        raise ValueError(f"activation: got {activation!r}, expected a name, or (image, text)")
+    if isinstance(head_width, tuple) and len(head_width) != 2:
+        raise ValueError(f"head_width: got {head_width!r}, expected a number, or (image, text)")
+    pair = activation if isinstance(activation, tuple) else (activation, activation)
     if not isinstance(head_width, tuple):
         text_only = not any(key.startswith("visual.") for key in shapes)
         head_width = (head_width, head_width if text_only else None)  # type: ignore[assignment]
     vision_head, text_head = head_width  # type: ignore[misc]
     claims = {
-        "vision.activation": activation,
-        "text.activation": activation,
+        "vision.activation": pair[0],
+        "text.activation": pair[1],
         "vision.head_width": vision_head,
         "text.head_width": text_head,
         "vision.stride": stride,

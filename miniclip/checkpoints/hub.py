@@ -25,7 +25,7 @@ from miniclip.checkpoints.known import (
 )
 from miniclip.checkpoints.shipped import HASHES, shipped_path, weights_folder
 from miniclip.checkpoints.shipped import NAMES as SHIPPED
-from miniclip.files import cache_folder
+from miniclip.files import as_path, cache_folder
 
 __all__ = [
     "FileReport",
@@ -111,7 +111,7 @@ def is_local(what: str | os.PathLike[str]) -> bool:
 
 
 def local_path(what: str | os.PathLike[str]) -> Path:
-    path = Path(what).expanduser()
+    path = as_path(what)
     if not os.path.exists(path):
         raise ValueError(f"model: there is no file or folder {str(what)!r}, expected {ACCEPTED}")
     return path
@@ -192,7 +192,8 @@ def check_weights(what: str | os.PathLike[str]) -> WeightsReport:
     """Hash every safetensors file of a checkpoint, and look for values that are not finite.
 
     what: as for `resolve`; a name must have been downloaded. Hashes are compared where one is
-    known: from the table, or from the hub. Raises HubError if it is not in the cache.
+    known: from the table, or from the hub; the files of a folder must make up one checkpoint, as
+    for `load`. Raises HubError if it is not in the cache.
     """
     entry, path, shipped = None, None, None
     if is_local(what):
@@ -202,7 +203,11 @@ def check_weights(what: str | os.PathLike[str]) -> WeightsReport:
         path, shipped = cached_path(str(what)), HASHES.get(str(what))
     if path is None:
         raise HubError(f"{what}: not in the cache; first: miniclip weights download {what}")
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir() or path.name.endswith(downloads.INDEX):
+        files = sorted((path if path.is_dir() else path.parent).glob("*.safetensors"))
     hashes = [shipped or downloads.expected_hash(file, entry, None) for file in files]
-    checked = map(integrity.check_file, files, hashes)
-    return WeightsReport(str(what), tuple(checked))
+    checked = tuple(map(integrity.check_file, files, hashes))
+    # what is wrong with a file by itself, its own report says
+    readable = all(file.error is None for file in checked)
+    return WeightsReport(str(what), checked, integrity.error_of_whole(path) if readable else None)

@@ -47,15 +47,33 @@ class FileReport:
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What a check found: name is what was asked for, files holds one report a file."""
+    """What a check found: name is what was asked for, files holds one report a file.
+
+    error: why the files are no checkpoint together, such as a shard that the index names and that
+    is not there; None where they are, or where one of them cannot be read by itself.
+    """
 
     name: str
     files: tuple[FileReport, ...]
+    error: str | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether there is a file, and nothing is wrong with any."""
-        return bool(self.files) and all(file.problem is None for file in self.files)
+        """Whether there is a file, and nothing is wrong with any, nor with all together."""
+        good = all(file.problem is None for file in self.files)
+        return bool(self.files) and good and self.error is None
+
+
+def error_of_whole(path: Path) -> str | None:
+    """Why a file, an index or a folder cannot be opened as one checkpoint; None if it can."""
+    from miniclip.checkpoints.errors import CheckpointError
+    from miniclip.checkpoints.reader import open_checkpoint
+
+    try:
+        open_checkpoint(path)
+    except CheckpointError as error:
+        return str(error)
+    return None
 
 
 def check_file(path: Path, expected: str | None) -> FileReport:

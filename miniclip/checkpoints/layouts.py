@@ -71,7 +71,7 @@ class LoadedModel:
     state: name -> array, as `CLIP(config, seed=None).load_state_dict` takes them. Float32 arrays
     lie in the file (copy-on-write); joined and widened ones are copies; projections of Hugging
     Face's layout are transposed views of the file.
-    preprocessing: mean, std, size, resize_mode, interpolation, where the folder says so.
+    preprocessing: fields of `Transform`, where the folder or the file's notes say so.
     layout: "openai", "custom_text" (open_clip's `text.` prefix), or "hf".
     keys: our name -> the keys in the file that it was made of.
     """
@@ -87,17 +87,18 @@ class LoadedModel:
 def read_model(
     path: str | os.PathLike[str],
     *,
-    activation: str | None = None,
+    activation: str | tuple[str, str] | None = None,
     head_width: int | tuple[int, int] | None = None,
     stride: int | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """Read a `.safetensors` file, or a folder that holds one or a sharded one.
 
-    activation ("quick_gelu", "gelu", "gelu_tanh"), head_width (of the image tower, or of image and
-    text) and stride do not follow from the tensors. Given here they are believed; otherwise the
-    configuration beside the file, the notes of our own writer in it, and then defaults (what a
-    known name says: a mapping with the same three keys) are asked. The activation is never guessed.
+    activation ("quick_gelu", "gelu", "gelu_tanh"; of both towers, or of image and text), head_width
+    (of the image tower, or of image and text) and stride do not follow from the tensors. Given here
+    they are believed; otherwise the configuration beside the file, the notes of our own writer in
+    it, and then defaults (what a known name says: a mapping with the same three keys) are asked.
+    The activation is never guessed.
 
     Raises CheckpointError that names the file and the key or field; nothing is unpickled.
     """
@@ -144,11 +145,30 @@ def find_layout(checkpoint: Checkpoint) -> str:
         return "custom_text"
     if any(key.startswith("visual.") for key in keys) or "token_embedding.weight" in keys:
         return "openai"
+    prefix = common_prefix(keys)
+    if prefix:
+        raise CheckpointError(
+            f"{checkpoint.path}: all its keys begin with {prefix!r}, which a wrapper such as "
+            "DataParallel puts there: write the file again without it"
+        )
     some = ", ".join(repr(key) for key in keys[:4]) or "none"
     raise CheckpointError(
         f"{checkpoint.path}: its keys ({some}, ...) are of no layout known here: OpenAI's, "
         "open_clip's or Hugging Face's CLIP"
     )
+
+
+def common_prefix(keys: list[str]) -> str:
+    """What stands before all keys, with its dot, if they would be CLIP's without it; else ""."""
+    first = keys[0] if keys else ""
+    prefixes = [first[: i + 1] for i, sign in enumerate(first) if sign == "."]
+    starts = ("visual.", "token_embedding.", "text.", "vision_model.", "text_model.")
+    for prefix in prefixes:  # the shortest first: of one tower, its own name is before all, too
+        if not all(key.startswith(prefix) for key in keys):
+            break
+        if any(key.removeprefix(prefix).startswith(starts) for key in keys):
+            return prefix
+    return ""
 
 
 def is_bare_hf(keys: Iterable[str]) -> bool:
@@ -313,8 +333,8 @@ def check_size(checkpoint: Checkpoint, config: CLIPConfig, preprocessing: dict[s
         return
     if preprocessing["size"] != config.vision.image_resolution:
         raise CheckpointError(
-            f"{checkpoint.folder}: the preprocessing beside {checkpoint.path.name} gives pictures "
-            f"of {preprocessing['size']} pixels, but its tensors' shapes give "
+            f"{checkpoint.folder}: the size that is said beside {checkpoint.path.name} gives "
+            f"pictures of {preprocessing['size']} pixels, but its tensors' shapes give "
             f"{config.vision.image_resolution}"
         )
 

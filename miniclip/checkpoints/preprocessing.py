@@ -1,123 +1,124 @@
 """How pictures were prepared for a checkpoint, where its folder or its notes say so.
 
-Nothing is filled in here: what no file says is left out, and the pipeline decides.
+A configuration is read whole: each field becomes a field of `Transform` that gives the same pixels,
+or is refused by its name. Without any, nothing is said here, and the pipeline decides.
 """
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from miniclip.checkpoints.errors import CheckpointError, kind_of
-from miniclip.checkpoints.json_files import square
+from miniclip.checkpoints.json_files import as_object, square
 from miniclip.checkpoints.notes import PREPROCESSING, noted_preprocessing
 from miniclip.checkpoints.reader import Checkpoint
+from miniclip.checkpoints.transformers_processor import is_number, processor_fields
+from miniclip.inputs.preprocess import CHOICES, Transform
 
-RESAMPLE = {2: "bilinear", 3: "bicubic"}  # PIL's numbers, which transformers writes
-RESIZE_MODES = ("shortest", "squash", "longest")
-FIELDS = ("mean", "std", "size", "resize_mode", "interpolation")
+FIELDS = tuple(field.name for field in fields(Transform))
+# Of open_clip's `preprocess_cfg`, and ours for them. `mode` may only be RGB, as in open_clip.
+OPEN_CLIP_FIELDS = {"fill_color": "fill"} | {
+    name: name for name in ("size", "mean", "std", "interpolation", "resize_mode")
+}
 
 
 def read_preprocessing(checkpoint: Checkpoint, layout: str) -> dict[str, Any]:
-    """mean, std (three floats), size (pixels), resize_mode ("shortest", "squash", "longest"),
-    interpolation ("bicubic", "bilinear"): those that the checkpoint says.
+    """The fields of `Transform` that the checkpoint's configuration, or else its notes, give.
 
     Raises CheckpointError that names the file and the field.
     """
+    sources = [said_in_notes, said_by_transformers]
+    sources.insert(1 if layout != "hf" else 0, sources.pop())  # beside hf weights, its own first
+    if layout != "hf":
+        sources.insert(0, said_by_open_clip)
+    for source in sources:
+        found = source(checkpoint)
+        if found is not None:
+            where, said = found
+            return {field: checked(where, field, said[field]) for field in FIELDS if field in said}
+    return {}
+
+
+Said = tuple[str, dict[str, Any]] | None  # who says it, for errors, and fields of Transform
+
+
+def said_by_transformers(checkpoint: Checkpoint) -> Said:
+    """Newer folders keep the image processor in the whole processor's file, which then counts."""
+    whole = checkpoint.beside("processor_config.json") or {}
+    if whole.get("image_processor") is not None:
+        where = f"{checkpoint.folder / 'processor_config.json'}: image_processor"
+        return where, processor_fields(where, as_object(where, "it", whole["image_processor"]))
+    where = str(checkpoint.folder / "preprocessor_config.json")
+    config = checkpoint.beside("preprocessor_config.json")
+    return None if config is None else (where, processor_fields(where, config))
+
+
+def said_in_notes(checkpoint: Checkpoint) -> Said:
+    noted = noted_preprocessing(checkpoint.path, checkpoint.metadata)
+    where = f"{checkpoint.path}: note {PREPROCESSING}"
+    if unknown := sorted(set(noted) - set(FIELDS)):
+        raise CheckpointError(f"{where}: {unknown[0]} is not known to this version of miniclip")
+    return (where, noted) if noted else None
+
+
+def said_by_open_clip(checkpoint: Checkpoint) -> Said:
+    for name in ("open_clip_config.json", "config.json"):
+        config = checkpoint.beside(name) or {}
+        if config.get("preprocess_cfg") is None:
+            continue
+        where = str(checkpoint.folder / name)
+        said = open_clip_fields(where, as_object(where, "preprocess_cfg", config["preprocess_cfg"]))
+        model = as_object(where, "model_cfg", config.get("model_cfg"))
+        vision = as_object(where, "vision_cfg", model.get("vision_cfg"))
+        if "size" not in said and vision.get("image_size") is not None:
+            said["size"] = square(where, "vision_cfg.image_size", vision["image_size"])
+        return f"{where}: preprocess_cfg", said
+    return None
+
+
+def open_clip_fields(where: str, config: dict[str, Any]) -> dict[str, Any]:
+    """Fields of `Transform` for a `preprocess_cfg`; null says nothing, as in open_clip."""
     said: dict[str, Any] = {}
-    name = "the header"
-    if layout == "hf":
-        name, said = said_by_transformers(checkpoint)
-    else:
-        beside = checkpoint.beside("open_clip_config.json") or {}
-        if isinstance(beside.get("preprocess_cfg"), dict):
-            name, said = "open_clip_config.json", said_by_open_clip(checkpoint, beside)
-    if not said and (noted := noted_preprocessing(checkpoint.path, checkpoint.metadata)):
-        name, said = f"note {PREPROCESSING}", noted
-    where = f"{checkpoint.folder}: {name}"
-    return {field: checked(where, field, said[field]) for field in FIELDS if field in said}
-
-
-def to_transformers(preprocessing: dict[str, Any]) -> dict[str, Any]:
-    """A preprocessor_config.json for transformers' CLIPImageProcessor.
-
-    Raises ValueError for resize_mode "longest", which that processor does not have.
-    """
-    mode = preprocessing.get("resize_mode", "shortest")
-    if mode == "longest":
-        raise ValueError("preprocessing: transformers has no resize_mode 'longest'")
-    config: dict[str, Any] = {"image_processor_type": "CLIPImageProcessor", "do_resize": True}
-    config |= {"do_center_crop": True, "do_rescale": True, "do_normalize": True}
-    config |= {"do_convert_rgb": True, "rescale_factor": 1 / 255}
-    if "size" in preprocessing:
-        side = preprocessing["size"]
-        both = {"height": side, "width": side}
-        config["size"] = {"shortest_edge": side} if mode == "shortest" else both
-        config["crop_size"] = both
-    numbers = {name: number for number, name in RESAMPLE.items()}
-    config["resample"] = numbers[preprocessing.get("interpolation", "bicubic")]
-    for ours, theirs in (("mean", "image_mean"), ("std", "image_std")):
-        if ours in preprocessing:
-            config[theirs] = list(preprocessing[ours])
-    return config
-
-
-def said_by_transformers(checkpoint: Checkpoint) -> tuple[str, dict[str, Any]]:
-    name = "preprocessor_config.json"
-    config = checkpoint.beside(name)
-    if config is None:  # newer folders keep the image processor inside the whole processor's file
-        name = "processor_config.json"
-        config = (checkpoint.beside(name) or {}).get("image_processor")
-    if not isinstance(config, dict):
-        return name, {}
-    said: dict[str, Any] = {}
-    for theirs, ours in (("image_mean", "mean"), ("image_std", "std")):
-        if config.get(theirs) is not None:
-            said[ours] = config[theirs]
-    if isinstance(config.get("resample"), int):
-        said["interpolation"] = RESAMPLE.get(config["resample"], config["resample"])
-    return name, said | sizes_of(config)
-
-
-def sizes_of(config: dict[str, Any]) -> dict[str, Any]:
-    """{"shortest_edge": n} keeps the picture's shape, {"height": n, "width": n} squashes it."""
-    size, crop = config.get("size"), config.get("crop_size")
-    said: dict[str, Any] = {}
-    if isinstance(size, dict):
-        said["resize_mode"] = "shortest" if "shortest_edge" in size else "squash"
-        size = size.get("shortest_edge", size.get("height"))
-    if isinstance(crop, dict):
-        crop = crop.get("height")
-    if crop is not None or size is not None:
-        said["size"] = size if crop is None else crop
-    return said
-
-
-def said_by_open_clip(checkpoint: Checkpoint, config: dict[str, Any]) -> dict[str, Any]:
-    said: dict[str, Any] = dict(config["preprocess_cfg"])
-    model = config.get("model_cfg")
-    vision = model.get("vision_cfg") if isinstance(model, dict) else None
-    if "size" not in said and isinstance(vision, dict) and vision.get("image_size") is not None:
-        said["size"] = vision["image_size"]
+    for name, value in config.items():
+        if value is None or (name == "mode" and value == "RGB"):
+            continue
+        if name not in OPEN_CLIP_FIELDS:
+            expected = ", expected RGB" if name == "mode" else ": not a field of open_clip's"
+            raise CheckpointError(f"{where}: preprocess_cfg.{name} is {kind_of(value)}{expected}")
+        said[OPEN_CLIP_FIELDS[name]] = value
+    for name in ("mean", "std"):
+        if is_number(said.get(name)) and said[name]:  # one number for the three channels
+            said[name] = [said[name]] * 3
     if "size" in said:
-        said["size"] = square(checkpoint.folder / "open_clip_config.json", "size", said["size"])
-        if isinstance(said["size"], list):
-            said["size"] = said["size"][0]
+        said["size"] = square(where, "preprocess_cfg.size", said["size"])
+    if said.get("interpolation") == "random":  # of training; afterwards open_clip is bicubic
+        said["interpolation"] = "bicubic"
     return said
 
 
 def checked(where: str, field: str, value: Any) -> Any:
+    """The value, as `Transform` takes it. JSON's types are held to more strictly than Python's."""
     if field in ("mean", "std"):
-        numbers = isinstance(value, list) and len(value) == 3
-        if numbers and all(type(n) in (int, float) and abs(n) < 1000 for n in value):
+        three = isinstance(value, list | tuple) and len(value) == 3
+        good = three and all(is_number(n) and abs(n) < 1e6 for n in value)
+        if good and (field == "mean" or min(value) > 0):
             return tuple(float(n) for n in value)
-        expected = "three numbers"
-    elif field == "size":
+        expected = "three numbers" if field == "mean" else "three positive numbers"
+    elif field in CHOICES:
+        if isinstance(value, str) and value in CHOICES[field]:
+            return value
+        expected = f"one of {', '.join(CHOICES[field])}"
+    elif field == "apply_exif":
+        if isinstance(value, bool):
+            return value
+        expected = "true or false"
+    elif field == "fill":
+        if type(value) is int and 0 <= value <= 255:
+            return value
+        expected = "0 to 255"
+    else:
         if type(value) is int and 0 < value < 2**16:
             return value
         expected = "pixels along a side"
-    else:
-        choices = RESIZE_MODES if field == "resize_mode" else tuple(RESAMPLE.values())
-        if isinstance(value, str) and value in choices:
-            return value
-        expected = f"one of {', '.join(choices)}"
     raise CheckpointError(f"{where}: {field} is {kind_of(value)}, expected {expected}")

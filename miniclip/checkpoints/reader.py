@@ -23,6 +23,7 @@ from miniclip.checkpoints.safetensors_header import (
     Entry,
     read_header,
 )
+from miniclip.files import as_path
 from miniclip.ops.array import Array
 
 # In a folder, the first of these is the checkpoint. Where a folder of the hub has both kinds,
@@ -126,7 +127,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path: got {type(path).__name__}, expected a file or a folder")
-    chosen = Path(path)
+    chosen = as_path(path)
     try:
         if chosen.is_dir():
             chosen = find_weights(chosen)

@@ -17,10 +17,11 @@ import numpy as np
 
 from miniclip.checkpoints import notes
 from miniclip.checkpoints.layouts import to_hf
-from miniclip.checkpoints.preprocessing import FIELDS, to_transformers
+from miniclip.checkpoints.preprocessing import FIELDS
 from miniclip.checkpoints.reader import WEIGHTS
 from miniclip.checkpoints.tensor_shapes import tensor_shapes
-from miniclip.files import write_files, writer
+from miniclip.checkpoints.transformers_processor import to_processor
+from miniclip.files import as_path, made_folder, write_files, writer
 from miniclip.models import CLIPConfig
 from miniclip.ops.array import Array
 
@@ -42,16 +43,18 @@ def save_checkpoint(
     not tell (activation, heads, ...) goes into the notes of its header, which `read_model` reads.
     layout "hf": path is a folder, which is made: model.safetensors and config.json, as transformers
     reads them, and preprocessor_config.json if preprocess is given. ViT only.
-    preprocess: mean, std, size, resize_mode, interpolation, as `read_model` gives them.
+    preprocess: fields of `Transform`, as `read_model` gives them. Layout "hf" keeps those that
+    transformers' CLIPImageProcessor does not know under a name of ours, and refuses resize_mode
+    "longest".
 
     Raises ValueError (nothing is written) if state is not one of config, or the layout cannot hold
     it; OSError from the disk, after which the old files are as before and there are no new ones.
     """
     check_state(state, config)
     if layout == "openai":
-        return save_openai(state, config, Path(path), preprocess or {})
+        return save_openai(state, config, as_path(path), preprocess or {})
     if layout == "hf":
-        return save_hf(state, config, Path(path), preprocess)
+        return save_hf(state, config, as_path(path), preprocess)
     raise ValueError(f"layout: got {layout!r}, expected one of {', '.join(LAYOUTS)}")
 
 
@@ -77,9 +80,10 @@ def save_openai(
     kept = {"format": "pt", notes.CONFIG: notes.config_note(config)}
     if preprocess:
         kept[notes.PREPROCESSING] = notes.preprocessing_note(
-            {field: preprocess[field] for field in FIELDS if field in preprocess}
+            {field: preprocess[field] for field in FIELDS if preprocess.get(field) is not None}
         )
-    write_files({path: lambda file: write_safetensors(file, state, kept)})
+    with made_folder(path.parent):
+        write_files({path: lambda file: write_safetensors(file, state, kept)})
     return path
 
 
@@ -93,18 +97,13 @@ def save_hf(
         raise ValueError(f"path: {folder} already holds {rivals[0]}; expected a folder of its own")
     texts = {"config.json": described}
     if preprocess is not None:
-        texts["preprocessor_config.json"] = to_transformers(preprocess)
+        side = {} if config.vision is None else {"size": config.vision.image_resolution}
+        texts["preprocessor_config.json"] = to_processor(side | preprocess)
     files = {folder / name: json_writer(content) for name, content in texts.items()}
     weights = folder / "model.safetensors"
     files[weights] = lambda file: write_safetensors(file, tensors, {"format": "pt"})
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with made_folder(folder):
         write_files(files)
-    except BaseException:
-        if made:
-            folder.rmdir()
-        raise
     return weights
 
 

@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 a check failed, 2 the input was wrong (one line on standar
 
 from __future__ import annotations
 
-import argparse
 import io
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import miniclip
 from miniclip.cli.bench import add_bench
 from miniclip.cli.draw import add_draw
 from miniclip.cli.evaluate import add_evaluate
+from miniclip.cli.parser import Parser, show_help, what_went_wrong
 from miniclip.cli.train import add_train
 from miniclip.cli.verify import add_verify
 from miniclip.cli.weights import add_weights
@@ -37,17 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0  # the reader of our output has seen enough
     except EXPECTED as error:
-        print(f"miniclip: error: {error or type(error).__name__}", file=sys.stderr)
+        message = options.parser.typed(what_went_wrong(error), options)
+        print(f"miniclip: error: {message}", file=sys.stderr)
         return 2
     return code
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def make_parser() -> Parser:
+    parser = Parser(
         prog="miniclip", description="CLIP written from scratch: ask pictures what they show."
     )
     parser.add_argument("--version", action="version", version=f"miniclip {miniclip.__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.set_defaults(run=show_help)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_zero_shot(commands)
     add_draw(commands)
     add_train(commands)

@@ -1,55 +1,96 @@
-"""`miniclip evaluate`: a model measured on fresh drawn scenes."""
+"""`miniclip evaluate`: a model measured on fresh drawn scenes, or on the user's own pictures."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
-from miniclip.cli.options import Commands, add_model_options
+from miniclip.cli.options import Commands, add_model_options, excludes, needs
+from miniclip.files import as_path
 
 
 def add_evaluate(commands: Commands) -> None:
     parser = commands.add_parser(
         "evaluate",
-        help="measure a model on fresh drawn scenes",
+        help="measure a model on fresh drawn scenes, or on your own pictures",
         description="Zero-shot on scenes that training never drew: seen and held-out pairs of "
-        "shape and colour, counts, relations; robustness and linear probes on request.",
+        "shape and colour, counts, relations; robustness and linear probes on request. A model "
+        "trained on your own pictures is asked about those that its training held out.",
     )
-    parser.add_argument("model", help="a name (miniclip weights list), folder or file")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a name (miniclip weights list), folder or file"
+    )
+    parser.add_argument(
+        "--data",
+        type=as_path,
+        metavar="PATH",
+        help="your own pictures, as train --data takes them: accuracy for class folders, R@k for "
+        "captions; default: what the model's training held out, or else drawn scenes",
+    )
+    parser.add_argument(
+        "--template",
+        help="caption of a class folder's pictures (--data); default: a photo of a {}",
+    )
     parser.add_argument(
         "--count",
         type=int,
-        help="scenes of each kind (default: 1200; with --robustness 600, with --probe 100)",
+        metavar="N",
+        help="drawn scenes of each kind; default: 1200, with --robustness 600, with --probe 100",
     )
-    parser.add_argument(
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
         "--robustness",
         action="store_true",
-        help="accuracy when pictures are darkened, blurred, covered",
+        help="measure the accuracy on pictures that are darkened, blurred, covered instead",
     )
-    parser.add_argument("--probe", action="store_true", help="linear probes on the embeddings")
-    parser.add_argument(
+    kind.add_argument(
+        "--probe", action="store_true", help="measure linear probes on the embeddings instead"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
         "--markdown", action="store_true", help="print Markdown tables, as in the model cards"
     )
-    parser.add_argument("--json", action="store_true")
+    form.add_argument("--json", action="store_true", help="print JSON instead of tables")
     add_model_options(parser)
     parser.set_defaults(run=run_evaluate)
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
     from miniclip.pipeline import load
+    from miniclip.tasks.own_pictures import own_data
 
+    needs(options, "data", "template")
+    excludes(options, "data", "count", "robustness", "probe")
+    drawn = options.robustness or options.probe or options.count is not None
+    own = None if drawn else own_data(options.model, options.data)
     model = load(options.model, options.backend, activation=options.activation)
-    data, text, markdown = measured(options, model)
+    if own is None:
+        data, text, markdown = measured_on_scenes(options, model)
+    else:
+        data, text, markdown = measured_on_pictures(options, model, own)
     if options.json:
-        print(json.dumps(data, indent=2, ensure_ascii=False))
+        print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         print(markdown if options.markdown else text)
     return 0
 
 
-def measured(options: argparse.Namespace, model: Any) -> tuple[Any, str, str]:
-    """What was asked for: as plain data, as text, and as Markdown."""
+def measured_on_pictures(options: argparse.Namespace, model: Any, own: Any) -> tuple[Any, str, str]:
+    """The scores on the user's pictures: as plain data, as text, and as Markdown."""
+    from miniclip.tasks.own_pictures import evaluate_pictures
+
+    def report(line: str) -> None:
+        print(line, file=sys.stderr)  # the output may be JSON
+
+    template = {} if options.template is None else {"template": options.template}
+    result = evaluate_pictures(model, own, **template, report=report)
+    return result.as_dict(), result.as_text(), result.as_markdown()
+
+
+def measured_on_scenes(options: argparse.Namespace, model: Any) -> tuple[Any, str, str]:
+    """What was asked for of drawn scenes, in the same three forms."""
     from miniclip.tasks import probe, robustness
     from miniclip.tasks.evaluate import evaluate
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from miniclip.cli.options import Commands, add_model_options
+from miniclip.files import as_path
 
 
 def add_verify(commands: Commands) -> None:
@@ -15,14 +15,17 @@ def add_verify(commands: Commands) -> None:
         help="compare real weights with known answers",
         description="Compute published answers again on your weights, row by row.",
     )
-    parser.add_argument("model", help="a name, folder or file")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a name (miniclip weights list), folder or file"
+    )
     parser.add_argument(
         "--pictures",
         default=".",
+        type=as_path,
         metavar="FOLDER",
-        help="folder with CLIP.png and the other pictures; default: %(default)s",
+        help="folder with CLIP.png and the other pictures; default: %(default)s, this folder",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_model_options(parser)
     parser.set_defaults(run=run_verify)
 
@@ -32,7 +35,7 @@ def run_verify(options: argparse.Namespace) -> int:
     from miniclip.tasks.verify import report, verify, weights_were_tested
 
     model = load(options.model, options.backend, activation=options.activation)
-    verdicts = verify(model, Path(options.pictures))
+    verdicts = verify(model, options.pictures)
     count = {s: sum(o.status == s for o in verdicts) for s in ("pass", "fail", "skip")}
     tested = weights_were_tested(verdicts)
     if options.json:

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from miniclip.cli.options import Commands
+from miniclip.cli.parser import show_help
 
 
 def add_weights(commands: Commands) -> None:
@@ -15,16 +16,19 @@ def add_weights(commands: Commands) -> None:
         description="Known checkpoints: which exist, where they are stored, "
         "whether they are intact.",
     )
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
-    actions.add_parser("list", help="all known names").set_defaults(run=run_weights_list)
+    parser.set_defaults(run=show_help)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION")
+    actions.add_parser("list", help="show all known names").set_defaults(run=run_weights_list)
     for action, run, help_text in (
-        ("download", run_weights_download, "download one now, and print its path"),
-        ("path", run_weights_path, "print the path of a downloaded one"),
+        ("download", run_weights_download, "download a checkpoint now, and print its path"),
+        ("path", run_weights_path, "print the path of a checkpoint that is downloaded"),
         ("check", run_weights_check, "check hashes and that all numbers are finite"),
     ):
         command = actions.add_parser(action, help=help_text)
         also = ", a folder or a file" if action == "check" else ""
-        command.add_argument("model", help=f"a name or hub repository{also}")
+        command.add_argument(
+            "model", metavar="MODEL", help=f"a name (miniclip weights list) or hub repository{also}"
+        )
         command.set_defaults(run=run)
 
 
@@ -71,6 +75,6 @@ def run_weights_check(options: argparse.Namespace) -> int:
         print(f"{file.path}: {file.size:,} bytes, {file.tensors} tensors")
         print(f"  sha256 {file.sha256} ({known})")
         print(f"  {file.problem or 'all values are finite'}")
-    if not report.files:
-        print(f"{report.name}: no .safetensors file there")
+    if report.error:
+        print(report.error)
     return 0 if report.ok else 1

@@ -20,6 +20,8 @@ from miniclip.inputs.pictures import ENCODE, Picture, PictureError
 def open_picture(picture: Picture, apply_exif: bool) -> Image.Image:
     """A loaded Pillow picture of at least one pixel."""
     source, name = picture.source, picture.name
+    if isinstance(source, PictureError):
+        raise source
     if isinstance(source, (str, os.PathLike)):
         with open(source, "rb") as file:
             return decode(file, name, apply_exif)
@@ -40,10 +42,19 @@ def decode(file: Any, name: str, apply_exif: bool) -> Image.Image:
 
 def loaded(picture: Image.Image, name: str, apply_exif: bool) -> Image.Image:
     """The picture with its pixels read, while its file is still open."""
+    if is_closed(picture):
+        raise PictureError(f"{name}: a closed picture, expected one that is open: load() it before")
     picture.load()
     if 0 in picture.size:
         raise PictureError(f"{name}: got a picture of {in_pixels(picture.size)}, expected some")
+    if picture.mode in ("I;16B", "I;16L", "I;16N"):  # Pillow resizes these by their bytes
+        picture = Image.fromarray(np.asarray(picture).astype(np.uint16))
     return ImageOps.exif_transpose(picture) if apply_exif else picture
+
+
+def is_closed(picture: Image.Image) -> bool:
+    """Whether Pillow has neither its pixels nor the file to read them from."""
+    return getattr(picture, "_im", None) is None and getattr(picture, "fp", None) is None
 
 
 def to_uint8(array: np.ndarray, name: str) -> np.ndarray:

@@ -23,8 +23,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
+from miniclip.files import as_path
+
 CHANNELS = (1, 3, 4)  # of arrays: gray, RGB, RGBA
-ENCODE = "pass it directly to encode_image"
+ENCODE = "pass it to encode_image as it is, alone or in a list of such arrays"
 # Of the files that count in a folder: what people keep pictures in, and Pillow reads.
 ENDINGS = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 NEVER_SEVERAL = (str, os.PathLike, bytes, bytearray, memoryview, Mapping, Set)
@@ -39,7 +41,7 @@ class Picture:
     """One picture, not yet opened. name: what messages call it, such as "images[3] 'cat.png'".
 
     source: a path, a binary file object, a PIL image, or an array (H, W), (H, W, 1), (H, W, 3) or
-    (H, W, 4), uint8 or float in [0, 1].
+    (H, W, 4), uint8 or float in [0, 1]; or the PictureError that opening it will raise.
     """
 
     name: str
@@ -49,7 +51,7 @@ class Picture:
 Pictures: TypeAlias = list[Picture] | Iterator[Picture]
 
 
-def pictures(images: Any) -> Pictures:
+def pictures(images: Any, later: bool = False) -> Pictures:
     """Whatever was handed in, as pictures: a list; of an iterable of unknown length, an iterator.
 
     images: a path, a binary file object, a PIL image; an array, see `Picture`, with one axis more
@@ -57,18 +59,23 @@ def pictures(images: Any) -> Pictures:
     the order of their names; a list, tuple or other iterable of all these. A `Picture` is left as
     it is.
 
+    later: whatever is no picture is handed on, and its error raised when it is opened: for who goes
+    on without it.
+
     Raises PictureError that names the picture: for no pictures at all (also of a folder), a missing
     or empty file, an array of another shape or dtype, and whatever else is no picture. Of an
     iterable, errors come when its pictures are taken.
     """
+    if isinstance(images, np.ndarray) and images.dtype.kind == "U":  # an array of paths
+        images = images.ravel().tolist()
     if isinstance(images, list | tuple):
-        found = [one for i, item in enumerate(images) for one in expanded(item, f"images[{i}]")]
+        found = [one for i, item in enumerate(images) for one in each(item, f"images[{i}]", later)]
         if not found:
             raise no_pictures()
         return found
     if is_iterable(images):
-        return one_by_one(images)
-    return list(expanded(images, "image"))
+        return one_by_one(images, later)
+    return list(each(images, "image", later))
 
 
 def is_iterable(images: Any) -> bool:
@@ -81,11 +88,11 @@ def is_iterable(images: Any) -> bool:
     )
 
 
-def one_by_one(images: Iterable[Any]) -> Iterator[Picture]:
+def one_by_one(images: Iterable[Any], later: bool) -> Iterator[Picture]:
     """The pictures of an iterable, each taken when it is asked for."""
     none = True
     for i, item in enumerate(images):
-        for picture in expanded(item, f"images[{i}]"):
+        for picture in each(item, f"images[{i}]", later):
             none = False
             yield picture
     if none:
@@ -96,12 +103,23 @@ def no_pictures() -> PictureError:
     return PictureError("images: got none, expected at least one picture")
 
 
-def expanded(item: Any, name: str) -> Iterator[Picture]:
+def each(item: Any, name: str, later: bool) -> Iterator[Picture]:
     """The picture that an item is, or the pictures of the folder or batch that it is."""
+    try:
+        yield from expanded(item, name, later)
+    except PictureError as error:
+        if not later:
+            raise
+        yield Picture(name, error)
+
+
+def expanded(item: Any, name: str, later: bool) -> Iterator[Picture]:
+    """The same, with an error for what is neither."""
     if isinstance(item, Picture):
         yield item
     elif isinstance(item, (str, os.PathLike)):
-        yield from at_path(item, name)
+        at_home = os.fsdecode(item).startswith("~")
+        yield from at_path(as_path(item) if at_home else item, name, later)
     elif isinstance(item, np.ndarray):
         check_array(item, name)
         if item.ndim == 4:
@@ -128,13 +146,13 @@ def is_binary_file(item: Any) -> bool:
 # Paths and folders -------------------------------------------------------------------------------
 
 
-def at_path(path: Any, name: str) -> Iterator[Picture]:
+def at_path(path: Any, name: str, later: bool) -> Iterator[Picture]:
     """The picture of a file, or the pictures of a folder."""
     named = f"{name} {shortened(path)}"
     if os.path.isdir(path):
         files = files_of(Path(os.fsdecode(path)), named)
         for i, file in enumerate(files):
-            yield from at_path(file, part_of(name, i))
+            yield from each(file, part_of(name, i), later)
     else:
         check_file(path, named)
         yield Picture(named, path)

@@ -37,6 +37,7 @@ CHOICES = {
     "resize_mode": ("shortest", "squash", "longest"),
     "interpolation": tuple(RESAMPLING),
     "order": ("openai", "hf"),
+    "alpha": ("drop", "white"),
 }
 
 
@@ -58,6 +59,10 @@ class Transform:
       converts to RGB first and rounds the crop down, as Hugging Face's CLIPImageProcessor does.
     fill: 0 to 255, of every band of the padded picture (in its own mode, as in open_clip).
     apply_exif: turn the picture as its EXIF orientation says. The original does not, hence False.
+    alpha: "drop" shows the colour under transparent pixels (CLIP's own), "white" lays transparent
+      pictures on white before anything else, as transformers does since its version 5.
+    resize_to: the side that "shortest" and "squash" resize to before the crop; None: `size`. A
+      larger one crops more, with a smaller one the rest is black. Not for "longest".
 
     Raises ValueError naming the field. Source: clip/clip.py, `_transform`.
     """
@@ -70,6 +75,8 @@ class Transform:
     order: str = "openai"
     fill: int = 0
     apply_exif: bool = False
+    alpha: str = "drop"
+    resize_to: int | None = None
 
     def __post_init__(self) -> None:
         check_whole_number("size", self.size, 1, None)
@@ -84,6 +91,10 @@ class Transform:
                 raise ValueError(f"{field}: got {got!r}, expected one of {', '.join(choices)}")
         if not isinstance(self.apply_exif, bool):
             raise ValueError(f"apply_exif: got {self.apply_exif!r}, expected True or False")
+        if self.resize_to is not None:
+            check_whole_number("resize_to", self.resize_to, 1, None)
+            if self.resize_mode == "longest":
+                raise ValueError(f"resize_to: got {self.resize_to}, expected None for 'longest'")
 
     def __call__(self, images: Any) -> np.ndarray:
         """One picture or several -> float32 (B, 3, size, size), C-contiguous.
@@ -113,9 +124,11 @@ class Transform:
 
     def _square(self, picture: Image.Image, name: str) -> Image.Image:
         """Any picture -> RGB, size x size pixels."""
+        if self.alpha == "white" and is_transparent(picture):
+            picture = on_white(picture)
         if self.order == "hf":
             picture = picture.convert("RGB")
-        size = resized_size(picture.size, self.size, self.resize_mode)
+        size = resized_size(picture.size, self.resize_to or self.size, self.resize_mode)
         check_resized(picture.size, size, name)
         # In the picture's own mode: Pillow weighs colours by their alpha here, and takes the
         # nearest pixel, whatever was asked for, where it has a palette or only black and white.
@@ -160,6 +173,17 @@ def resized_size(size: tuple[int, int], n: int, mode: str) -> tuple[int, int]:
     return (new_short, new_long) if size[0] <= size[1] else (new_long, new_short)
 
 
+def is_transparent(picture: Image.Image) -> bool:
+    """Whether it has an alpha channel, or a colour that means transparent."""
+    return "A" in picture.getbands() or picture.info.get("transparency") is not None
+
+
+def on_white(picture: Image.Image) -> Image.Image:
+    """RGB: the picture over a white one. Source: transformers, `convert_to_rgb`."""
+    white = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
+
+
 def centre_crop(picture: Image.Image, n: int, order: str) -> Image.Image:
     """The n x n pixels in the middle. Source: torchvision `CenterCrop`; transformers' for "hf"."""
     left, top = (crop_start(side, n, order) for side in picture.size)
@@ -168,8 +192,11 @@ def centre_crop(picture: Image.Image, n: int, order: str) -> Image.Image:
 
 def crop_start(side: int, n: int, order: str) -> int:
     """The first pixel kept. Where one pixel is left over, "openai" goes to the even neighbour
-    (Python rounds halves to even), "hf" always down."""
-    return (side - n) // 2 if order == "hf" else round((side - n) / 2)
+    (Python rounds halves to even), "hf" always down. Below 0 there is too little picture: black
+    is added, and where its width is odd, more of it right and below ("hf": left and above)."""
+    if order == "hf":
+        return (side - n) // 2
+    return round((side - n) / 2) if side >= n else -((n - side) // 2)
 
 
 def pad(picture: Image.Image, n: int, fill: int) -> Image.Image:

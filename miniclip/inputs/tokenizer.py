@@ -8,14 +8,15 @@ Source: `clip/simple_tokenizer.py` and `tokenize` in `clip/clip.py` of openai/CL
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Iterable, Mapping, Sequence, Set
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from miniclip.files import as_path
 from miniclip.inputs import bpe, vocabulary
 from miniclip.inputs.bpe import END, END_OF_WORD, START, Pair
 from miniclip.inputs.steps import Merge, TextSteps, WordSteps
@@ -23,6 +24,14 @@ from miniclip.inputs.vocabulary import BPE_FILE, PathLike
 
 CACHED_WORDS = 1 << 16
 CACHED_LETTERS = 64  # a longer word hardly comes twice
+
+
+class TextTooLong(ValueError):
+    """A text that does not fit the context. place: its index; reason: the message without it."""
+
+    def __init__(self, place: int, reason: str) -> None:
+        super().__init__(f"texts[{place}]: {reason} (truncate=True drops what does not fit)")
+        self.place, self.reason = place, reason
 
 
 class Tokenizer:
@@ -73,6 +82,14 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.vocab_size} ids, context {self.context_length})"
+
+    def with_context_length(self, context_length: int) -> Tokenizer:
+        """The same vocabulary for rows of another length; itself if that is its own."""
+        if context_length == self.context_length:
+            return self
+        other = copy.copy(self)
+        other.context_length = check_integer("context_length", context_length, 2)
+        return other
 
     # ---- text -> ids --------------------------------------------------------------------------
 
@@ -145,20 +162,20 @@ class Tokenizer:
             ids = [self.start_id, *self.encode(text), self.end_id]
             if len(ids) > context:
                 if not truncate:
-                    raise ValueError(self._too_long(f"texts[{i}]", text, len(ids), context))
+                    raise TextTooLong(i, self._too_long(text, len(ids), context))
                 ids = [*ids[: context - 1], self.end_id]
             rows[i, : len(ids)] = ids
         return rows
 
-    def _too_long(self, name: str, text: str, count: int, context: int) -> str:
+    def _too_long(self, text: str, count: int, context: int) -> str:
         words = self.words(text)
         room, kept = context - 2, 0  # without start and end
         while room >= (length := len(self._word_ids(words[kept]))):
             room, kept = room - length, kept + 1
         dropped = bpe.shorten(" ".join(words[kept : kept + 6]))
         return (
-            f"{name}: got {count} tokens with start and end, expected at most {context}; the first "
-            f"words that do not fit are {dropped} (truncate=True drops what does not fit)"
+            f"got {count} tokens with start and end, expected at most {context}; the first "
+            f"words that do not fit are {dropped}"
         )
 
     # ---- ids -> text --------------------------------------------------------------------------
@@ -275,7 +292,7 @@ class Tokenizer:
         Raises:
             ValueError: the one that is there is corrupt; no other is tried.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         merges, vocab, whole = (folder / n for n in ("merges.txt", "vocab.json", "tokenizer.json"))
         if merges.is_file() and vocab.is_file():
             return cls.from_merges_file(merges, vocab, **settings)
@@ -295,7 +312,7 @@ class Tokenizer:
         Raises:
             OSError: the folder cannot be written to.
         """
-        vocabulary.write_vocabulary(Path(folder), self.merges, self.vocab)
+        vocabulary.write_vocabulary(as_path(folder), self.merges, self.vocab)
 
 
 # ---- what comes in at the door ----------------------------------------------------------------

@@ -23,7 +23,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from miniclip.files import write_bytes
+from miniclip.files import as_path, made_folder, write_bytes
 from miniclip.inputs.bpe import (
     BASE_SIZE,
     END,
@@ -152,7 +152,7 @@ def _naming(path: PathLike) -> Iterator[None]:
 
 
 def _read(path: PathLike) -> bytes:
-    with open(path, "rb") as file:
+    with open(as_path(path), "rb") as file:
         return _bounded(file.read(LARGEST_FILE + 1))
 
 
@@ -231,5 +231,5 @@ def write_vocabulary(folder: Path, merges: Sequence[Pair], vocab: Vocab) -> None
         "merges.txt": "\n".join(lines),
         "vocab.json": json.dumps(dict(vocab), ensure_ascii=False),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_bytes({folder / name: content.encode() for name, content in contents.items()})
+    with made_folder(folder):
+        write_bytes({folder / name: content.encode() for name, content in contents.items()})

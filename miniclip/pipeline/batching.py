@@ -8,20 +8,100 @@ from typing import Any
 
 import numpy as np
 
+from miniclip.inputs.pictures import CHANNELS, PictureError
+from miniclip.inputs.preprocess import Transform
 from miniclip.models import CLIPConfig
 from miniclip.ops.array import Array
 
+SURELY_NOT_NORMALISED = 5.0  # times the largest number that a picture can become
 MEMORY_BUDGET = 1 << 30  # bytes that the activations of one chunk may take
 
 
-def is_preprocessed(images: Any, size: int) -> bool:
-    """Whether this is an array (B, 3, size, size) of floats, as `preprocess` returns."""
+def as_preprocessed(images: Any, transform: Transform) -> Array | None:
+    """What `preprocess` returned, or rows of it, as (B, 3, R, R); None for pictures.
+
+    images: (B, 3, R, R), one row (3, R, R), or a list of these. Raises PictureError where arrays
+    look preprocessed and are not so for this model, or stand among pictures.
+    """
+    if looks_preprocessed(images):
+        return checked_pixels(images, "image", transform)
+    if not isinstance(images, list | tuple) or not any(map(looks_preprocessed, images)):
+        return None
+    for i, item in enumerate(images):
+        if not looks_preprocessed(item):
+            raise PictureError(
+                f"images[{i}]: a picture among preprocessed arrays, expected only one kind: "
+                "preprocess it too"
+            )
+    return np.concatenate(
+        [checked_pixels(item, f"images[{i}]", transform) for i, item in enumerate(images)]
+    )
+
+
+def looks_preprocessed(images: Any) -> bool:
+    """Floats with three channels in front of what no channels can be."""
     return (
         isinstance(images, np.ndarray)
         and images.dtype.kind == "f"
-        and images.ndim == 4
-        and images.shape[1:] == (3, size, size)
+        and images.ndim in (3, 4)
+        and images.shape[-3] == 3
+        and images.shape[-1] not in CHANNELS
     )
+
+
+def checked_pixels(images: Array, name: str, transform: Transform) -> Array:
+    """(3, R, R) or (B, 3, R, R) -> (B, 3, R, R), if these can be pixels for this model."""
+    size = transform.size
+    if images.shape[-2:] != (size, size):
+        raise PictureError(
+            f"{name}: preprocessed for {images.shape[-2]} x {images.shape[-1]} pixels, expected "
+            f"{size} x {size}, as this model takes: use its own preprocess"
+        )
+    if images.size == 0:
+        raise PictureError(f"{name}: got an array of shape {images.shape}, which has no pixels")
+    ends = [
+        abs(end - m) / s
+        for m, s in zip(transform.mean, transform.std, strict=True)
+        for end in (0, 1)
+    ]
+    largest = float(np.abs(images).max())
+    if largest > SURELY_NOT_NORMALISED * max(ends):  # (NaN is found later, with its cause)
+        raise PictureError(
+            f"{name}: got floats up to {largest:.3g} in {images.shape}, expected normalised pixels "
+            f"(at most {max(ends):.3g}): pass pictures as uint8 (H, W, 3), or through preprocess"
+        )
+    return images if images.ndim == 4 else images[None]
+
+
+def largest_pixel(transform: Transform) -> float:
+    """How far from 0 black or white can be in any channel, normalised."""
+    channels = zip(transform.mean, transform.std, strict=True)
+    return max(abs(end - mean) / std for mean, std in channels for end in (0, 1))
+
+
+class Skipping:
+    """Chunks of pictures one after the other -> their pixels, without those that cannot be used.
+
+    skipped: filled with the place of each of these among all pictures, and the reason.
+    """
+
+    def __init__(self, pixels_of: Callable[[Any], Array], skipped: dict[int, str]) -> None:
+        self.pixels_of, self.skipped, self.count = pixels_of, skipped, 0
+
+    def __call__(self, chunk: Any) -> Array:
+        if isinstance(chunk, np.ndarray):
+            return self.pixels_of(chunk)
+        rows = [row for picture in chunk for row in self.rows_of(picture)]
+        return np.stack(rows) if rows else np.zeros((0,))
+
+    def rows_of(self, picture: Any) -> Array | list[Array]:
+        """One row, or none."""
+        self.count += 1
+        try:
+            return self.pixels_of([picture])
+        except PictureError as error:
+            self.skipped[self.count - 1] = str(error)
+            return []
 
 
 def in_chunks(

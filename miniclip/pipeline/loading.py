@@ -11,6 +11,7 @@ from miniclip.checkpoints.layouts import LoadedModel, read_model
 from miniclip.inputs.preprocess import Transform
 from miniclip.inputs.tokenizer import Tokenizer
 from miniclip.models import CLIP
+from miniclip.pipeline.knowledge import Knowledge
 from miniclip.pipeline.pipeline import Pipeline
 
 
@@ -19,7 +20,7 @@ def load(
     backend: str = "auto",
     dtype: str = "float32",
     *,
-    activation: str | None = None,
+    activation: str | tuple[str, str] | None = None,
     head_width: int | tuple[int, int] | None = None,
     stride: int | None = None,
     revision: str | None = None,
@@ -32,8 +33,8 @@ def load(
     backend: one of `miniclip.backends.NAMES`, or "auto": the fastest of them that works here.
     dtype: "float32" or "float64".
     activation ("quick_gelu", "gelu", "gelu_tanh"), head_width and stride: for a bare file, whose
-    tensors do not show them; they overrule the configuration beside the file. head_width may be a
-    pair, for images and texts.
+    tensors do not show them; they overrule the configuration beside the file. activation and
+    head_width may be pairs, for images and texts.
     revision: of a hub repository. tokenizer: instead of the one that comes with the checkpoint.
     Raises CheckpointError or HubError naming the file, ValueError naming the argument.
     """
@@ -48,7 +49,8 @@ def load(
     network.to(backends.choose(backend), dtype)
     transform = make_transform(loaded, found.known)
     folder = found.path if found.path.is_dir() else found.path.parent
-    return Pipeline(network, transform, tokenizer, name=found.name, folder=folder)
+    knows = Knowledge.read(folder)
+    return Pipeline(network, transform, tokenizer, name=found.name, folder=folder, knows=knows)
 
 
 def make_transform(loaded: LoadedModel, known: Known | None) -> Transform | None:

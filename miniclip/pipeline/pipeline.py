@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +14,21 @@ import numpy as np
 
 from miniclip import backends
 from miniclip.checkpoints.writer import save_checkpoint
+from miniclip.files import as_path, made_folder, write_bytes
 from miniclip.inputs.pictures import Pictures, pictures
 from miniclip.inputs.preprocess import Transform
 from miniclip.inputs.tokenizer import Tokenizer
 from miniclip.models import CLIP, CLIPConfig
 from miniclip.ops.array import Array
 from miniclip.pipeline.batching import (
+    Skipping,
+    as_preprocessed,
     images_per_chunk,
     in_chunks,
-    is_preprocessed,
     texts_per_chunk,
 )
 from miniclip.pipeline.engines import InferencePlan, plan_for
+from miniclip.pipeline.knowledge import Knowledge
 from miniclip.pipeline.vocabularies import check_vocabulary, find_tokenizer, local_tokenizer
 
 # Beyond this a scale is damage: e^50 times a cosine is still finite. Training keeps its own at
@@ -31,13 +36,26 @@ from miniclip.pipeline.vocabularies import check_vocabulary, find_tokenizer, loc
 DAMAGED_LOG_SCALE = 50.0
 
 
+ONE_TEXT = (
+    "one text: a probability needs a choice, so there is none; the cosine says how well it fits"
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Similarity:
-    """How well N images fit M texts. cosine, logit: (N, M); probability: over the texts."""
+    """How well N images fit M texts. cosine, logit: (N, M); probability: over the texts.
+
+    The probability of one text among one would be 1 whatever the picture shows: it is NaN.
+    """
 
     cosine: Array
     logit: Array
     probability: Array
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know before reading the numbers."""
+        return [ONE_TEXT] if self.cosine.shape[1] == 1 else []
 
 
 class Pipeline:
@@ -54,10 +72,12 @@ class Pipeline:
         *,
         name: str = "",
         folder: Path | None = None,
+        knows: Knowledge | None = None,
     ) -> None:
         self.network = network
         self.name = name
         self.folder = folder
+        self.knows = knows  # what it was trained on, where its folder says so
         self._transform = transform
         self._tokenizer = tokenizer
         self._plan: InferencePlan | None = None
@@ -83,9 +103,12 @@ class Pipeline:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The vocabulary of the text tower, looked for when first used (see `find_tokenizer`)."""
+        """The vocabulary of the text tower, looked for when first used (see `find_tokenizer`).
+
+        Its rows are as long as the model's context.
+        """
+        text = self.network.text.config
         if self._tokenizer is None:
-            text = self.network.text.config
             tokenizer = find_tokenizer(self.folder)
             if tokenizer.vocab_size != text.vocab_size:
                 raise ValueError(
@@ -93,6 +116,7 @@ class Pipeline:
                     f"{text.vocab_size} as in the model; pass the right one: load(..., tokenizer=)"
                 )
             self._tokenizer = tokenizer
+        self._tokenizer = self._tokenizer.with_context_length(text.context_length)
         return self._tokenizer
 
     def to(self, backend: str | None = None, dtype: str | None = None) -> Pipeline:
@@ -134,30 +158,31 @@ class Pipeline:
         """
         network = self.network
         state = {name: network.ops.to_numpy(x) for name, x in network.state_dict().items()}
-        folder = Path(path) if layout == "hf" else Path(path).parent
+        path = as_path(path)
+        folder = path if layout == "hf" else path.parent
         tokenizer = self._tokenizer or local_tokenizer([self.folder])
         check_vocabulary(folder, tokenizer)
+        warn_of_what_is_lost(self._transform, layout)
         recipe = None if self._transform is None else preprocessing_of(self._transform)
-        is_new = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            save_checkpoint(state, network.config, Path(path), layout, recipe)
-        except BaseException:
-            if is_new and not any(folder.iterdir()):
-                folder.rmdir()
-            raise
-        if tokenizer is not None:
-            tokenizer.save(folder)
+        with made_folder(folder):
+            save_checkpoint(state, network.config, path, layout, recipe)
+            if tokenizer is not None:
+                tokenizer.save(folder)
+            if layout == "hf" and network.config.text is not None:
+                note_length(folder, network.config.text.context_length)
+            if self.knows is not None:
+                self.knows.save(folder)
 
     # ------------------------------------------------------------------ inputs
 
-    def pictures(self, images: Any) -> Array | Pictures:
+    def pictures(self, images: Any, later: bool = False) -> Array | Pictures:
         """What `encode_image` takes, one by one: `Picture`s, or rows of a preprocessed array.
 
-        images: see `miniclip.inputs.pictures.pictures`; an array that `preprocess` returned,
-        (B, 3, R, R), is given back as it is.
+        images, later: see `miniclip.inputs.pictures.pictures`; what `preprocess` returned, a row of
+        it or a list of rows becomes (B, 3, R, R).
         """
-        return images if is_preprocessed(images, self.transform.size) else pictures(images)
+        pixels = as_preprocessed(images, self.transform)
+        return pictures(images, later) if pixels is None else pixels
 
     def preprocess(self, images: Any) -> Array:
         """Paths, files, PIL images, arrays, folders -> (B, 3, R, R) in the model's dtype."""
@@ -165,30 +190,37 @@ class Pipeline:
 
     def tokenize(self, texts: str | Sequence[str], truncate: bool = False) -> Array:
         """Strings -> ids (B, context), int64. A text that is too long is an error or cut."""
-        context = self.network.text.config.context_length
-        return self.tokenizer(texts, context_length=context, truncate=truncate)
+        return self.tokenizer(texts, truncate=truncate)
 
     # ------------------------------------------------------------------ embeddings
 
     def encode_image(
-        self, images: Any, normalize: bool = False, progress: bool | None = None
+        self,
+        images: Any,
+        normalize: bool = False,
+        progress: bool | None = None,
+        skipped: dict[int, str] | None = None,
     ) -> Array:
         """Pictures -> embeddings (B, E), unnormalised as in the original.
 
         images: one or several: paths, binary files, PIL images, arrays, folders, lists or
-        iterators of them (see `miniclip.inputs.pictures`), or an array that `preprocess` returned,
-        (B, 3, R, R). Many are taken in chunks that fit the memory budget, of an iterator only as
-        many as one chunk needs. normalize: give the embeddings unit length. progress: show a bar
-        (None: on a terminal, when there are several chunks or the number is not known).
+        iterators of them (see `miniclip.inputs.pictures`), or what `preprocess` returned, whole
+        (B, 3, R, R) or a row of it (3, R, R). Many are taken in chunks that fit the memory budget,
+        of an iterator only as many as one chunk needs. normalize: give the embeddings unit length.
+        progress: show a bar (None: on a terminal, when there are several chunks or the number is
+        not known). skipped: a dict to be filled: pictures that cannot be used are then left out,
+        and stand there by their place among all, with the reason.
         Raises PictureError naming the picture; ValueError naming the first bad parameter if an
         embedding is not finite.
         """
 
         def embed(chunk: Any) -> Array:
-            return self._embed(self.network.visual, self._pixels(chunk), "image")
+            return self._embed(self.network.visual, pixels_of(chunk), "image")
 
+        pixels_of = self._pixels if skipped is None else Skipping(self._pixels, skipped)
         step = images_per_chunk(self.config)
-        parts = in_chunks(embed, self.pictures(images), step, "images", progress)
+        given = self.pictures(images, later=skipped is not None)
+        parts = in_chunks(embed, given, step, "images", progress)
         return self._finish(parts, normalize)
 
     def encode_text(
@@ -226,6 +258,8 @@ class Pipeline:
             )
         logit = math.exp(log_scale) * cosine  # a Python number: float32 stays float32
         probability, _ = backends.get("numpy").softmax(logit)
+        if logit.shape[1] == 1:
+            probability = np.full_like(probability, np.nan)
         return Similarity(cosine, logit, probability)
 
     def _ids(self, texts: Any, truncate: bool) -> Array:
@@ -246,6 +280,8 @@ class Pipeline:
     def _embed(self, tower: Any, x: Array, kind: str) -> Array:
         """One chunk through a tower and back to NumPy; never keeps a non-finite embedding."""
         ops = self.network.ops
+        if not len(x):  # every picture of a chunk was skipped
+            return np.zeros((0, self.config.embed_dim), self.network.dtype)
         on_device = ops.asarray(x, self.network.dtype) if kind == "image" else ops.as_ids(x)
         plan = self.plan
         compute = (None if plan is None else plan.of(kind)) or tower
@@ -274,7 +310,22 @@ class Pipeline:
         return y
 
 
+def note_length(folder: Path, context_length: int) -> None:
+    """Tell transformers' tokenizer how long the model's rows are."""
+    content = {"tokenizer_class": "CLIPTokenizer", "model_max_length": context_length}
+    write_bytes({folder / "tokenizer_config.json": json.dumps(content, indent=2).encode()})
+
+
+def warn_of_what_is_lost(transform: Transform | None, layout: str) -> None:
+    """Miniclip reads the whole recipe back from every layout; transformers does not know it all."""
+    if layout == "hf" and transform is not None and transform.apply_exif:
+        warnings.warn(
+            "layout 'hf': transformers has no apply_exif: what loads this folder there sees "
+            "photographs as they are stored (miniclip turns them)",
+            stacklevel=3,
+        )
+
+
 def preprocessing_of(transform: Transform) -> dict[str, Any]:
-    """What a checkpoint keeps of the transform."""
-    names = ("size", "mean", "std", "resize_mode", "interpolation")
-    return {name: getattr(transform, name) for name in names}
+    """What a checkpoint keeps of the transform: all of it."""
+    return {name: value for name, value in vars(transform).items() if value is not None}

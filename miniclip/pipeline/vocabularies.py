@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from miniclip.checkpoints import hub
+from miniclip.files import as_path
 from miniclip.inputs.tokenizer import Tokenizer
 from miniclip.inputs.vocabulary import BPE_FILE
 from miniclip.ops.array import Array
@@ -27,7 +28,7 @@ def find_tokenizer(folder: Path | None = None) -> Tokenizer:
        open_clip_torch.  4. The hub (openai/clip-vit-base-patch32, two small files).
     Raises ValueError that says how to get one where none is to be had.
     """
-    tokenizer = local_tokenizer(vocabulary_folders(folder))
+    tokenizer = local_tokenizer(vocabulary_folders(None if folder is None else as_path(folder)))
     if tokenizer is not None:
         return tokenizer
     try:

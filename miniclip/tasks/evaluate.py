@@ -203,13 +203,37 @@ def embed_scenes(
     pipeline: Pipeline, scenes: Sequence[Scene], draw: Callable[[Scene], Image] = draw_scene
 ) -> Array:
     """Image embeddings of unit length, (N, E). A picture is drawn when its turn comes."""
-    return pipeline.encode_image(map(draw, scenes), normalize=True, progress=False)
+    images = pipeline.encode_image(map(draw, scenes), normalize=True, progress=False)
+    check_finite("pictures", images)
+    return images
+
+
+def embed_statements(pipeline: Pipeline, statements: Sequence[str]) -> Array:
+    """Text embeddings of unit length, (N, E). ValueError where the model lacks words for them."""
+    try:
+        texts = pipeline.encode_text(list(statements), normalize=True, progress=False)
+    except ValueError as error:
+        raise ValueError(
+            f"model: its vocabulary does not suit the captions of drawn scenes ({error}); to "
+            "measure it on pictures of your own, name them by --data"
+        ) from error
+    check_finite("texts", texts)
+    return texts
+
+
+def check_finite(what: str, features: Array) -> None:
+    """Raise ValueError for embeddings (N, E) with a NaN: it is neither a better nor a worse fit."""
+    bad = np.logical_not(np.isfinite(features)).any(axis=1)  # (N,)
+    if bad.any():
+        raise ValueError(
+            f"model: the embeddings of {int(bad.sum())} of {len(features)} {what} are not numbers"
+        )
 
 
 def embed_pairs(pipeline: Pipeline, language: str = "en") -> Array:
     """Text embeddings of the names of all COLOUR_SHAPE_PAIRS, of unit length, (120, E)."""
     names = [name_pair(*pair, language) for pair in COLOUR_SHAPE_PAIRS]
-    return pipeline.encode_text(names, normalize=True, progress=False)
+    return embed_statements(pipeline, names)
 
 
 def answer_pairs(images: Array, names: Array) -> list[tuple[str, str]]:
@@ -222,7 +246,7 @@ def ask(pipeline: Pipeline, images: Array, statements: Sequence[Sequence[str]]) 
     """Pictures (N, E), and for each of them K statements of its own -> cosines (N, K)."""
     different = list(dict.fromkeys(s for group in statements for s in group))  # each encoded once
     number = {statement: i for i, statement in enumerate(different)}
-    texts = pipeline.encode_text(different, normalize=True, progress=False)  # (number of texts, E)
+    texts = embed_statements(pipeline, different)  # (number of texts, E)
     own = np.array([[number[s] for s in group] for group in statements])  # (N, K)
     return np.einsum("ne,nke->nk", images, texts[own])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ class Answer:
     label: str
     cosine: float
     logit: float
-    probability: float
+    probability: float | None  # None: of one label alone there is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +37,9 @@ class ZeroShotResult:
 
     A cosine of 0.25 is a good fit: CLIP's texts and images lie far apart, and only differences
     count, which the learned scale (about 100) turns into logits. Probabilities are over the labels
-    that were given. images: what was asked about, as it was handed in; None for pictures that an
-    iterator gave and that the result does not show.
+    that were given; of one label alone there is none (NaN). images: what was asked about, as it was
+    handed in; None for pictures that an iterator gave and that the result does not show. notes:
+    what to know before reading the numbers. skipped: why pictures were left out, which have no row.
     """
 
     labels: list[str]
@@ -45,11 +47,13 @@ class ZeroShotResult:
     logit: Array
     probability: Array
     images: list[Any] = field(default_factory=list, repr=False)
+    notes: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
     @property
     def best(self) -> list[str]:
         """The label that fits best, for every picture."""
-        return [self.labels[i] for i in self.probability.argmax(axis=1)]
+        return [self.labels[i] for i in self.logit.argmax(axis=1)]
 
     def top(self, k: int = SHOWN) -> list[list[Answer]]:
         """The k labels that fit best, for every picture, the best first."""
@@ -61,21 +65,24 @@ class ZeroShotResult:
 
     def answer(self, n: int, i: int) -> Answer:
         """Label i for picture n."""
-        numbers = (self.cosine[n, i], self.logit[n, i], self.probability[n, i])
-        return Answer(self.labels[i], *(float(v) for v in numbers))
+        cosine, logit = float(self.cosine[n, i]), float(self.logit[n, i])
+        probability = float(self.probability[n, i])
+        known = None if math.isnan(probability) else probability
+        return Answer(self.labels[i], cosine, logit, known)
 
     def as_dicts(self, k: int | None = None) -> list[dict[str, Any]]:
-        """Plain data for JSON: for every picture its name and its answers, the best first."""
-        return [
-            {"image": name, "answers": [vars(answer) for answer in answers]}
-            for name, answers in zip(
-                self.names(), self.top(len(self.labels) if k is None else k), strict=True
-            )
+        """Plain data for JSON: for every picture its name, its answers, the best first, and the
+        notes; for every picture that was skipped, why."""
+        tops = self.top(len(self.labels) if k is None else k)
+        rows: list[dict[str, Any]] = [
+            {"image": name, "answers": [vars(answer) for answer in answers], "notes": self.notes}
+            for name, answers in zip(self.names(), tops, strict=True)
         ]
+        return [*rows, *({"skipped": why} for why in self.skipped)]
 
     def names(self) -> list[str]:
-        """A name for every picture: its path, or its number."""
-        named = [os.fsdecode(i) if isinstance(i, str | os.PathLike) else "" for i in self.images]
+        """A name for every picture: its path, its file's name, or its number."""
+        named = [name_of(image) for image in self.images]
         named += [""] * (len(self.cosine) - len(named))
         return [name or f"image {n}" for n, name in enumerate(named)]
 
@@ -86,14 +93,18 @@ class ZeroShotResult:
         """A block for every picture: its name, then a line for each of the best k labels."""
         blocks = []
         for name, answers in zip(self.names(), self.top(k), strict=True):
-            width = max(len(a.label) for a in answers)
+            width = max(len(visible(a.label)) for a in answers)
             lines = [
-                f"  {a.label:<{width}}  {a.probability:7.2%}  cosine {a.cosine:.4f}  "
+                f"  {visible(a.label):<{width}}  {percent(a)}cosine {a.cosine:.4f}  "
                 f"logit {a.logit:.2f}"
                 for a in answers
             ]
-            blocks.append("\n".join([name, *lines]))
-        return "\n".join(blocks)
+            blocks.append("\n".join([visible(name), *lines]))
+        return "\n".join([*blocks, *map(visible, self.remarks())])
+
+    def remarks(self) -> list[str]:
+        """Notes, and pictures that were skipped, in words."""
+        return [f"note: {note}" for note in self.notes] + [f"skipped: {s}" for s in self.skipped]
 
     def _repr_html_(self) -> str:
         """Pictures and bars."""
@@ -101,24 +112,46 @@ class ZeroShotResult:
         cells = [self._cell(n, rows) for n, rows in enumerate(answers)]
         rest = len(self.cosine) - len(cells)
         more = f"<p>and {rest} more</p>" if rest else ""
-        return f'<div style="display: flex; flex-wrap: wrap">{"".join(cells)}</div>{more}'
+        remarks = "".join(f"<p>{html.escape(remark)}</p>" for remark in self.remarks())
+        row = f'<div style="display: flex; flex-wrap: wrap">{"".join(cells)}</div>'
+        return f"{row}{more}{remarks}"
 
     def _cell(self, n: int, answers: list[Answer]) -> str:
         picture = thumbnail(self.images[n]) if n < len(self.images) else ""
         bars = "".join(bar(answer) for answer in answers)
-        name = html.escape(self.names()[n])
-        return f'<div style="margin: 8px; width: 230px">{picture}<div>{name}</div>{bars}</div>'
+        whole = visible(self.names()[n])
+        short = os.path.basename(whole)
+        title = f' title="{html.escape(whole)}"' if short != whole else ""
+        name = f"<div{title}>{html.escape(short)}</div>"
+        return f'<div style="margin: 8px; width: 230px">{picture}{name}{bars}</div>'
 
 
 def bar(answer: Answer) -> str:
-    """One label as a bar, as long as it is probable."""
+    """One label as a bar, as long as it is probable; without a probability, its cosine."""
+    label, title = html.escape(visible(answer.label)), f"cosine {answer.cosine:.4f}"
+    if answer.probability is None:
+        return f"<div>{label} {title}</div>"
     width = f"{100 * answer.probability:.1f}%"
-    label = html.escape(answer.label)
     return (
-        f'<div title="cosine {answer.cosine:.4f}, logit {answer.logit:.2f}">'
+        f'<div title="{title}, logit {answer.logit:.2f}">'
         f'<div style="background: #9cf; width: {width}; white-space: nowrap">{label} {width}</div>'
         "</div>"
     )
+
+
+def percent(answer: Answer) -> str:
+    return "" if answer.probability is None else f"{answer.probability:7.2%}  "
+
+
+def visible(text: str) -> str:
+    """The text with codes for what would steer a terminal, or shows as nothing."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def name_of(image: Any) -> str:
+    """The path of a picture, or of the file that it was read from; "" where there is none."""
+    source = image if isinstance(image, str | os.PathLike) else getattr(image, "name", "")
+    return os.fsdecode(source) if isinstance(source, str | os.PathLike) else ""
 
 
 def remembered(given: Array | Pictures) -> tuple[Array | Pictures, list[Any]]:

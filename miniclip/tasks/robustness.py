@@ -193,7 +193,11 @@ def plot_robustness(models: Mapping[str, Sequence[RobustnessRow]], path: str | P
 
 
 def figure_of(models: Mapping[str, Sequence[RobustnessRow]]) -> Figure:
-    """A panel for each change: top-1 over strength, a colour for each model."""
+    """A panel for each change: top-1 over strength, a colour for each model.
+
+    Strengths that are numbers have an order, and a line through them; backgrounds and styles have
+    none, and stand as points side by side.
+    """
     from matplotlib.figure import Figure
 
     check_models(models)
@@ -217,11 +221,16 @@ def figure_of(models: Mapping[str, Sequence[RobustnessRow]]) -> Figure:
 def plot_change(
     axes: Axes, change: str, rows: Sequence[RobustnessRow], model: str, colour: str
 ) -> None:
-    """Two lines: seen pairs, and held-out ones dashed. Both start at the unchanged picture."""
+    """Seen pairs, and held-out ones dashed or hollow. Both start at the unchanged picture."""
     shown = [row for wanted in ("none", change) for row in rows if row.change == wanted]
     ticks = [str(row.strength) or "none" for row in shown]
-    axes.plot(ticks, [row.seen for row in shown], f"{colour}o-", label=f"{model}, seen")
-    axes.plot(ticks, [row.held_out for row in shown], f"{colour}o--", label=f"{model}, held out")
+    in_order = not any(isinstance(strength, str) for strength in STRENGTHS[change])
+    solid, dashed = ("-", "--") if in_order else ("none", "none")
+    seen, held_out = [row.seen for row in shown], [row.held_out for row in shown]
+    style: dict[str, Any] = {"color": colour, "marker": "o"}
+    axes.plot(ticks, seen, linestyle=solid, label=f"{model}, seen", **style)
+    style["markerfacecolor"] = "white"
+    axes.plot(ticks, held_out, linestyle=dashed, label=f"{model}, held out", **style)
 
 
 def check_models(models: Mapping[str, Sequence[RobustnessRow]]) -> None:

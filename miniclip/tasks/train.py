@@ -15,19 +15,22 @@ from typing import Any
 import numpy as np
 
 from miniclip import backends
+from miniclip.files import as_path
 from miniclip.inputs.bpe import train_merges
 from miniclip.inputs.preprocess import Transform
 from miniclip.inputs.tokenizer import Tokenizer
 from miniclip.models import CLIP, CLIPConfig, TextConfig, VisionConfig
-from miniclip.pipeline import Pipeline, load
+from miniclip.pipeline import Knowledge, Pipeline, load
 from miniclip.training.data import Dataset, SceneData
-from miniclip.training.loop import Trainer
-from miniclip.training.pictures import read_pictures
+from miniclip.training.held_out import SHARE
+from miniclip.training.loop import STATE, Trainer
+from miniclip.training.pictures import PictureData, read_pictures
 from miniclip.training.recipe import Recipe
 from miniclip.training.state import StateError
 from miniclip.world.scenes import TRAINING_WORLD, World
 
 MODEL = "model.safetensors"
+SCENES_IN_WORDS = "drawings of coloured shapes, named in English and Chinese"
 VOCABULARY_SCENES = 12_000  # whose captions the vocabulary of scenes is learned from
 Report = Callable[[str], None]
 
@@ -104,10 +107,13 @@ def read_settings(what: str | Path, changes: dict[str, Any] | None = None) -> Se
     """
     content = PRESETS.get(str(what))
     if content is None:
-        content = _read_toml(Path(what))
+        content = _read_toml(as_path(what))
+    given = {key: value for key, value in (changes or {}).items() if value is not None}
     try:
-        return make_settings(str(what), content, changes or {})
+        return make_settings(str(what), content, given)
     except (ValueError, TypeError) as error:
+        if str(error).partition(":")[0] in given:  # what is wrong is a change, not the file
+            raise ValueError(str(error)) from error
         raise ValueError(f"{what}: {error}") from error
 
 
@@ -135,8 +141,7 @@ def make_settings(name: str, content: dict[str, Any], changes: dict[str, Any]) -
     model = content["model"]
     if absent := [part for part in ("embed_dim", "vision", "text") if part not in model]:
         raise ValueError(f"model.{absent[0]}: missing")
-    given = {key: value for key, value in changes.items() if value is not None}
-    recipe = Recipe.from_dict({**content["recipe"], **given})
+    recipe = Recipe.from_dict({**content["recipe"], **changes})
     settings = Settings(name, model, content["vocabulary"], recipe, scenes)
     _ = settings.config  # impossible sizes are refused now
     return settings
@@ -148,8 +153,13 @@ def make_settings(name: str, content: dict[str, Any], changes: dict[str, Any]) -
 def scene_words(settings: Settings) -> Tokenizer:
     """The vocabulary of the scenes: learned from captions of training, which name no held-out
     pair."""
+    return learn_words(scene_captions(settings), settings)
+
+
+def scene_captions(settings: Settings) -> list[str]:
+    """Captions of scenes, many enough to hold all their words."""
     data = SceneData(no_pictures, VOCABULARY_SCENES, settings.scenes.get("seed", 0))
-    return learn_words([data.caption(i, 0) for i in range(VOCABULARY_SCENES)], settings)
+    return [data.caption(i, 0) for i in range(VOCABULARY_SCENES)]
 
 
 def no_pictures(pictures: Any) -> Any:
@@ -194,6 +204,7 @@ def train(
     changes: dict[str, Any] | None = None,
     workers: int = 2,
     template: str = "a photo of a {}",
+    held_out: float = SHARE,
     report: Report = print,
     progress: bool | None = None,
 ) -> Pipeline:
@@ -202,28 +213,58 @@ def train(
     what: a preset ("nano", "mini-vit", "mini-rn") or a .toml file. data: the user's own pictures (a
     .csv or .jsonl file, or a folder of class folders, named by `template`); None: drawn scenes.
     init: a checkpoint to start from, whose sizes and words then hold. changes: fields of the
-    recipe, such as steps or frozen. workers: threads that decode pictures.
+    recipe, such as steps or frozen. workers: threads that decode pictures. held_out: share of the
+    user's pictures that is not trained on, but kept for `evaluate_pictures` and listed in
+    held-out.json.
     Returns the trained pipeline; the folder then holds what `load` reads (model.safetensors and
     the vocabulary), the run's checkpoint, log.jsonl and loss.png.
     Raises ValueError naming the argument, TrainingError if the run breaks, StateError if the
     folder's checkpoint belongs to another run.
     """
-    settings, folder = read_settings(what, changes), Path(folder)
-    pipeline, source = assemble(settings, data, init, workers, template, report)
+    settings, folder = read_settings(what, changes), as_path(folder)
+    pipeline, source = assemble(settings, data, init, workers, template, report, held_out)
     network = pipeline.network.to(backends.choose(backend), dtype)
-    about = {"data": str(data or "scenes"), "init": str(init or ""), "scenes": settings.scenes}
+    about: dict[str, Any] = {
+        "data": str(data or "scenes"),
+        "init": str(init or ""),
+        "scenes": settings.scenes,
+    }
+    if data is not None and held_out:  # older runs held out none, and say nothing of it
+        about["held_out"] = held_out
     trainer = Trainer(
         network, source, shortened(pipeline), settings.recipe, folder, about, report, progress
     )
     if trainer.resume():
-        report(f"going on from {folder} at step {trainer.step}")
+        report(where_it_stands(trainer, folder))
     elif (folder / MODEL).exists():
         raise StateError(f"{folder}: holds a {MODEL} but no checkpoint of this run; choose another")
     report(summary(pipeline, trainer))
+    if isinstance(source, PictureData) and source.held_out is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        source.held_out.write(folder)
     trainer.run()
-    pipeline.save(folder / MODEL)
+    save_model(pipeline, folder)
     report(f"wrote {folder / MODEL}")
     return pipeline
+
+
+def where_it_stands(trainer: Trainer, folder: Path) -> str:
+    steps = trainer.recipe.steps
+    if trainer.step < steps:
+        return f"going on from {folder} at step {trainer.step}"
+    return f"{folder} is finished: all {steps} steps are done, nothing is left to train"
+
+
+def save_model(pipeline: Pipeline, folder: Path) -> None:
+    """Write the model. Where that fails, the run's checkpoint still has the trained weights."""
+    try:
+        pipeline.save(folder / MODEL)
+    except OSError as error:
+        raise OSError(
+            f"{error.filename or folder / MODEL}: the model could not be written "
+            f"({error.strerror or error}); the trained weights are in {folder / STATE}: make room "
+            "and run the same command again"
+        ) from error
 
 
 def assemble(
@@ -233,12 +274,14 @@ def assemble(
     workers: int,
     template: str,
     report: Report,
+    held_out: float = SHARE,
 ) -> tuple[Pipeline, Dataset]:
     """The pipeline to train and the pairs to train it on."""
     seed = settings.recipe.seed
     pipeline = None if init is None else load(init, "numpy")
     if data is None:
         pipeline = pipeline or new_pipeline(settings, scene_words(settings), seed)
+        learns(pipeline, SCENES_IN_WORDS, scene_captions(settings), init)
         return pipeline, scene_data(settings, pipeline)
     pictures = read_pictures(
         data,
@@ -246,13 +289,24 @@ def assemble(
         template=template,
         workers=workers,
         seed=seed,
+        held_out=held_out,
         report=report,
     )
     report(pictures.summary())
+    captions = [caption for row in pictures.rows for caption in row.captions]
     if pipeline is None:
-        captions = [caption for row in pictures.rows for caption in row.captions]
         pipeline = new_pipeline(settings, learn_words(captions, settings), seed)
+    learns(pipeline, f"{len(pictures.rows):,} pictures of {Path(data).name}", captions, init)
     return pipeline, pictures
+
+
+def learns(pipeline: Pipeline, about: str, captions: Sequence[str], init: Any) -> None:
+    """Note what the model will know; nothing where it starts from one that does not say it."""
+    knows = Knowledge.of(about, captions)
+    if init is None:
+        pipeline.knows = knows
+    elif pipeline.knows is not None:
+        pipeline.knows = pipeline.knows.and_then(knows)
 
 
 def shortened(pipeline: Pipeline) -> Callable[[Sequence[str]], Any]:

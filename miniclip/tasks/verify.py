@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from miniclip.files import as_path
 from miniclip.inspect import trace
 from miniclip.models import OPENAI_CONFIGS, CLIPConfig
 from miniclip.ops.array import Array
@@ -223,7 +224,7 @@ def verify(
             f"{', '.join(names)} (check the files with: miniclip weights check)"
         )
     rows.sort(key=lambda k: (k.picture is not None, k.compute is cat_ids))
-    return [run(row, pipeline, Path(folder)) for row in rows]
+    return [run(row, pipeline, as_path(folder)) for row in rows]
 
 
 def run(known: KnownAnswer, pipeline: Pipeline, folder: Path) -> Verdict:

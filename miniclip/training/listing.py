@@ -18,6 +18,7 @@ from miniclip.inputs.pictures import ENDINGS, is_hidden, is_picture
 # Names of columns and keys, in any case. Where a file has several of a line, the first here counts.
 PATH_NAMES = ("image", "path", "file", "filepath", "filename")
 CAPTION_NAMES = ("caption", "text", "title")
+TABLES = ("captions.csv", "captions.jsonl")  # that a folder may hold, beside its pictures
 EXPECTED = "a .csv file, a .jsonl file, or a folder of class folders (cats/1.jpg)"
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 MOST_TOLD = 5  # skipped rows of a file that are reported one by one
@@ -44,14 +45,37 @@ class Skip:
 
 @dataclass
 class Listing:
-    """What a file or folder names; `ignored` counts the files of a folder that are no samples."""
+    """What a file or folder names; `ignored` counts the files of a folder that are no samples.
+
+    classes: whether these are class folders, whose captions are the names of classes.
+    """
 
     rows: list[Row] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     ignored: int = 0
+    classes: bool = False
+
+
+def read_listing(path: Path, template: str) -> Listing:
+    """What `path` names, with at least one row. ValueError naming what cannot be used."""
+    try:
+        table = table_in(path) if path.is_dir() else path
+        listing = read_folder(path, template) if table is None else read_file(table)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+    check_usable(path, listing)
+    return listing
 
 
 # Folders -----------------------------------------------------------------------------------------
+
+
+def table_in(folder: Path) -> Path | None:
+    """The table of captions that lies in a folder; None where there is none."""
+    found = [folder / name for name in TABLES if (folder / name).is_file()]
+    if len(found) > 1:
+        raise ValueError(f"{folder}: holds {' and '.join(TABLES)}, expected one: name the file")
+    return found[0] if found else None
 
 
 def read_folder(folder: Path, template: str) -> Listing:
@@ -61,9 +85,9 @@ def read_folder(folder: Path, template: str) -> Listing:
     if not classes:
         raise ValueError(
             f"{folder}: got a folder of {counted(len(entries), 'file')} and no class folder, "
-            "expected class folders with pictures (cats/1.jpg)"
+            f"expected class folders with pictures (cats/1.jpg), or {' or '.join(TABLES)}"
         )
-    listing = Listing(ignored=len(entries) - len(classes))
+    listing = Listing(ignored=len(entries) - len(classes), classes=True)
     for one in classes:
         files = sorted(one.iterdir())
         pictures = [file for file in files if is_picture(file)]

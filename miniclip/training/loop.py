@@ -24,10 +24,12 @@ from miniclip.training.optimizer import LOG_SCALE_CLAMP, AdamW, clamp_log_scale,
 from miniclip.training.recipe import Recipe, trained_parameters
 from miniclip.training.report import LOG, PLOT, Log, Record, Watcher, plot_log
 from miniclip.training.schedule import learning_rate
-from miniclip.training.state import StateError, part, read_state, write_state
+from miniclip.training.state import Room, StateError, part, read_state, size_of, write_state
 from miniclip.training.targets import positives
 
 STATE = "checkpoint.safetensors"
+# Steps, time and the loss: 80 columns hold them whole for any number of steps below a million.
+BAR = "{percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 MOST_EMPTY = 20  # batches without two usable pairs, one after the other, that end a run
 
 
@@ -74,9 +76,10 @@ class Trainer:
         self.module = Module() if self.objective.module is None else self.objective.module
         self.module.to(network.ops, network.dtype)
         settings = {**recipe.as_dict(), "loss": self.objective.name}
-        self.about = {"recipe": settings, "pairs": len(data), **(about or {})}
+        self.about = {**(about or {}), "recipe": settings, "pairs": len(data)}
         trained = trained_parameters(named_parameters(network, self.objective), recipe.frozen)
         self.optimizer = AdamW(network.ops, trained, recipe.betas, recipe.eps, recipe.weight_decay)
+        self.room = None if folder is None else Room(folder, self._bytes_to_write)
         self.step = self.samples = self.empty = self.skipped = 0
         self.watcher = Watcher(report)
         self.started = time.perf_counter()
@@ -88,10 +91,13 @@ class Trainer:
 
         Leaves a checkpoint when it ends, also by Ctrl-C or SIGTERM, which wait for the end of the
         step (a second one does not). Raises TrainingError for a loss that is no number; the last
-        good checkpoint stays.
+        good checkpoint stays. OSError for a disk without room for a checkpoint, before the first
+        step: that much room is kept until the end.
         """
         stop = self.recipe.steps if until is None else min(until, self.recipe.steps)
         log = None if self.folder is None else self._open_log(self.folder)
+        if self.room is not None:
+            self.room.take()
         self.started = time.perf_counter()
         self.train_mode()
         if self.network.ops.name == "numba":
@@ -111,9 +117,11 @@ class Trainer:
         finally:
             self.network.eval()
             self.module.eval()
+            if self.room is not None:
+                self.room.give_back()
         if self.folder is not None:
-            self.save()
-            plot_log(self.folder / LOG, self.folder / PLOT)
+            self._save_at_the_end()
+            self._plot(self.folder)
 
     def train_mode(self) -> None:
         """Training mode, but for frozen modules: a frozen BatchNorm keeps its statistics."""
@@ -223,28 +231,27 @@ class Trainer:
             if log is not None:
                 log.write(record)
             self.watcher.look(record, self.recipe.warm_up, math.exp(LOG_SCALE_CLAMP))
-            bar.set_postfix_str(record.line(), refresh=False)
-            bar.update(record.pairs)
+            bar.set_postfix_str(record.short(), refresh=False)
+        bar.update()
         if self.step % self.recipe.save_every == 0:
             self._save_or_warn()
 
     def _bar(self, stop: int) -> Any:
-        from tqdm import tqdm
-
         disable = None if self.progress is None else not self.progress
-        return tqdm(
-            total=stop * self.batch_size,
-            initial=self.step * self.batch_size,
-            unit=" pairs",
-            disable=disable,
-            mininterval=0.5,
-        )
+        return tqdm_bar(stop, self.step, True if self.step >= stop else disable)
 
     def _open_log(self, folder: Path) -> Log:
         folder.mkdir(parents=True, exist_ok=True)
         log = Log(folder / LOG, self.report)
         log.keep_before(self.step)
         return log
+
+    def _plot(self, folder: Path) -> None:
+        """The plot can be drawn again from the log; no trained model is given up for it."""
+        try:
+            plot_log(folder / LOG, folder / PLOT)
+        except OSError as error:
+            self.report(f"warning: {folder / PLOT} could not be written ({error})")
 
     # ------------------------------------------------------------------ checkpoints
 
@@ -260,17 +267,47 @@ class Trainer:
         notes = {**self.about, "progress": progress, "optimizer_steps": self.optimizer.steps}
         write_state(self.folder / STATE, tensors, notes)
 
+    def _bytes_to_write(self) -> int:
+        """Of the next checkpoint, beside the one before it, and of the model's own file."""
+        weights = size_of([*self.network.state_dict().values(), *self.module.state_dict().values()])
+        state = weights + size_of(self.optimizer.state().values())
+        assert self.folder is not None
+        is_first = not (self.folder / STATE).exists()
+        return weights + (2 if is_first else 1) * state
+
     def _save_or_warn(self) -> None:
         """A disk that is full now may have room later: tell, keep the old checkpoint, go on."""
-        if self.folder is None:
+        if self.room is None:
             return
         try:
+            self.room.give_back()
             self.save()
         except OSError as error:
             self.report(
                 f"warning: step {self.step}: no checkpoint could be written ({error}); the one "
                 "before stays, training continues"
             )
+        try:
+            self.room.take()
+        except OSError as error:
+            self.report(
+                f"warning: step {self.step}: the disk has no room left for the end of the run "
+                f"({error}); make room, training continues"
+            )
+
+    def _save_at_the_end(self) -> None:
+        """The last checkpoint is not optional: say what is kept where it cannot be written."""
+        try:
+            self.save()
+        except OSError as error:
+            assert self.folder is not None
+            kept = "nothing was saved before"
+            if (self.folder / STATE).exists():
+                kept = "the checkpoint before it stays"
+            raise OSError(
+                f"{self.folder / STATE}: step {self.step} could not be written "
+                f"({error.strerror or error}); {kept}: make room and run the same command again"
+            ) from error
 
     def resume(self) -> bool:
         """Go on from the folder's checkpoint. False if there is none.
@@ -306,8 +343,23 @@ class Trainer:
                 if plain(wanted) != plain(found):
                     raise StateError(
                         f"{path}: a run with {field} = {found!r}, expected {wanted!r} as asked for "
-                        "now; choose another folder, or the same settings"
+                        f"now; {self._way_out(field)}"
                     )
+
+    def _way_out(self, field: str) -> str:
+        if field != "recipe.steps":
+            return "choose another folder, or the same settings"
+        return (
+            "the learning rate falls to zero over the steps of a run, so that none can be added: "
+            f"to train its model further, choose another --out, with --init {self.folder}"
+        )
+
+
+def tqdm_bar(steps: int, done: int, disable: bool | None) -> Any:
+    """A bar that counts steps; disable: None for one on a terminal alone."""
+    from tqdm import tqdm
+
+    return tqdm(total=steps, initial=done, bar_format=BAR, disable=disable, mininterval=0.5)
 
 
 @contextlib.contextmanager

@@ -22,15 +22,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL.Image import DecompressionBombError
 
+from miniclip.files import as_path
 from miniclip.ops.array import Array
+from miniclip.training.held_out import HeldOut, check_share, hold_out
 from miniclip.training.listing import (
     EXPECTED,
     Listing,
     Report,
-    check_usable,
     counted,
-    read_file,
-    read_folder,
+    read_listing,
     tell_skipped,
 )
 
@@ -56,6 +56,7 @@ def read_pictures(
     template: str = "a photo of a {}",
     workers: int = 2,
     seed: int = 0,
+    held_out: float = 0.0,
     report: Report = print,
 ) -> PictureData:
     """Find a user's pictures and their captions. No picture is opened yet.
@@ -64,6 +65,7 @@ def read_pictures(
       - a .csv file (UTF-8, commas) with a header that names a column for the path (image, path,
         file, filepath or filename) and one for the caption (caption, text or title), in any case;
       - a .jsonl file, one JSON object a line with such keys; a caption may be a list of captions;
+      - a folder that holds such a file as captions.csv or captions.jsonl;
       - a folder of class folders: the caption of cats/1.jpg is `template` with "cats" for its {}.
         Underscores and hyphens of a class folder's name become spaces. Deeper folders, hidden
         files and files without a picture's ending are ignored, and counted.
@@ -71,6 +73,7 @@ def read_pictures(
     transform: [path] -> float array (1, 3, R, R), such as `miniclip.inputs.preprocess.Transform`.
       It is called in several threads at once, and raises ValueError or OSError for bad pictures.
     workers: threads that decode. seed: of the choice among several captions.
+    held_out: share of the pictures that are left to `PictureData.held_out` (see held_out.py).
     report: called with one line for each of the first rows skipped, and for each broken picture.
 
     Rows without a path or caption, and rows that cannot be read, are skipped and counted. Raises
@@ -78,14 +81,12 @@ def read_pictures(
     ending, not UTF-8, a header without the columns, no class folders, or no usable row.
     """
     check_arguments(source, template, workers, seed)
-    path = Path(source)
-    try:
-        listing = read_folder(path, template) if path.is_dir() else read_file(path)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
-    check_usable(path, listing)
+    check_share(held_out)
+    path = as_path(source)
+    listing = read_listing(path, template)
+    training, kept = hold_out(listing, path, held_out)
     tell_skipped(path, listing, report)
-    return PictureData(listing, transform, workers, seed, report)
+    return PictureData(training, transform, workers, seed, report, kept)
 
 
 class PictureData:
@@ -94,14 +95,22 @@ class PictureData:
     rows: the samples, in the order of the file, or of the folders' and files' names.
     broken: path -> reason, of the pictures that `load` met and could not use.
     skipped: lines of the file that gave no sample. ignored: files of the folder that are none.
+    held_out: the samples that are not among these, for an evaluation.
     """
 
     def __init__(
-        self, listing: Listing, transform: Transform, workers: int, seed: int, report: Report
+        self,
+        listing: Listing,
+        transform: Transform,
+        workers: int,
+        seed: int,
+        report: Report,
+        held_out: HeldOut | None = None,
     ) -> None:
         self.rows = listing.rows
         self.skipped = sum(skip.lines for skip in listing.skips)
         self.ignored = listing.ignored
+        self.held_out = held_out
         self.broken: dict[Path, str] = {}
         self.files = len({row.path for row in self.rows})  # several rows may share a picture
         self._transform, self._workers, self._seed = transform, workers, seed
@@ -146,6 +155,8 @@ class PictureData:
             parts.append(f"{len(self.broken):,} broken")
         if self.skipped:
             parts.append(f"{counted(self.skipped, 'row')} skipped")
+        if self.held_out is not None and self.held_out.rows:
+            parts.append(f"{len({row.path for row in self.held_out.rows}):,} more held out")
         if self.ignored:
             parts.append(f"{counted(self.ignored, 'other file')} ignored")
         return ", ".join(parts)

@@ -59,6 +59,11 @@ class Record:
             row |= value if isinstance(value, Mapping) else {name: value}
         return row
 
+    def short(self) -> str:
+        """For the bar, which has to fit a line: the loss, and what guessing gives."""
+        chance = self.references.get("chance")
+        return f"loss {self.loss:.3f}" + ("" if chance is None else f" (chance {chance:.3f})")
+
     def line(self) -> str:
         """For people."""
         beside = ", ".join(f"{name} {value:.3f}" for name, value in self.references.items())
@@ -171,10 +176,17 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def smoothed(values: Iterable[float], share: float = SMOOTHING) -> list[float]:
-    """Running mean that forgets: the share of what was, the rest of what came."""
+    """Running mean that forgets: the share of what was, the rest of what came.
+
+    It starts at zero, and is divided by what the weights of the n values so far add up to,
+    1 - share^n, as in Adam. A mean that starts at the first value instead counts it twenty times
+    over, and lies far above a loss that falls for a hundred steps.
+    """
     out: list[float] = []
-    for value in values:
-        out.append(value if not out else share * out[-1] + (1 - share) * value)
+    mean = 0.0
+    for n, value in enumerate(values, 1):
+        mean = share * mean + (1 - share) * value
+        out.append(mean / (1 - share**n))
     return out
 
 
@@ -198,7 +210,7 @@ def plot_log(log: Path, picture: Path) -> None:
         1 + len(small), sharex=True, height_ratios=(3, *(1 for _ in small))
     )
     steps, losses = curve(rows, "loss")
-    top.plot(steps, losses, color="0.8", linewidth=0.7)
+    top.plot(steps, losses, color="0.8", linewidth=0.7, label="loss of each step")
     top.plot(steps, smoothed(losses), label="loss (smoothed)")
     for name, style in zip(REFERENCES, ("k--", "g:"), strict=True):
         steps, values = curve(rows, name)

@@ -8,20 +8,47 @@ run that continues from its checkpoint gives the same bits as one that was never
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from miniclip.files import write_bytes
+from miniclip.files import named, write_bytes
 from miniclip.ops.array import Array
 
+BLOCK = 1 << 20  # bytes that are written at once
 FORMAT = 1  # of the notes; another number is refused
 
 
 class StateError(ValueError):
     """A checkpoint that cannot be resumed. The message names the file and why."""
+
+
+class Room:
+    """Room on the disk that is kept for what a run writes at its end: a hidden file of that size.
+
+    Other programs may fill the disk during a run of hours; its result can still be written.
+    """
+
+    def __init__(self, folder: Path, size: Callable[[], int]) -> None:
+        self.file, self.size = folder / ".room.tmp", size
+
+    def take(self) -> None:
+        """OSError that names the file where there is not enough room."""
+        size = self.size()
+        with named(self.file):
+            try:
+                with open(self.file, "wb") as file:
+                    for start in range(0, size, BLOCK):  # written: a hole would keep no room
+                        file.write(bytes(min(BLOCK, size - start)))
+            except OSError:
+                self.give_back()
+                raise
+
+    def give_back(self) -> None:
+        self.file.unlink(missing_ok=True)
 
 
 def write_state(path: Path, tensors: Mapping[str, Array], notes: dict[str, Any]) -> None:
@@ -51,6 +78,11 @@ def read_state(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
             f"{str(notes)[:60]}, expected format {FORMAT}); to start from its weights use --init"
         )
     return tensors, notes
+
+
+def size_of(arrays: Iterable[Array]) -> int:
+    """Their bytes, on whatever backend they are."""
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in arrays)
 
 
 def part(tensors: Mapping[str, Array], prefix: str) -> dict[str, Array]:

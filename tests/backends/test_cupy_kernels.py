@@ -194,7 +194,7 @@ def test_threads_for():
 
 def test_missing_cupy_says_what_to_install():
     backend = import_backend(None)  # None in sys.modules: an import of it fails
-    with pytest.raises(ImportError, match=r'pip install "miniclip\[gpu\]"'):
+    with pytest.raises(ImportError, match=r'pip install "cupy-cuda12x\[ctk\]"'):
         backend.check_device()
 
 

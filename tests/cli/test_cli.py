@@ -106,10 +106,47 @@ def test_wrong_input_is_one_line(capsys, checkpoint, monkeypatch, arguments, mes
 
 
 def test_usage_errors(capsys):
-    for arguments in ([], ["zero-shot"], ["fly"]):
+    for arguments, message in (
+        (["zero-shot"], "IMAGE, --labels: missing"),
+        (["fly"], "COMMAND: got 'fly', expected one of zero-shot, draw, "),
+        (["zeroshot", "a.png"], "; did you mean zero-shot?"),
+        (
+            ["train", "nano", "--otu", "x"],
+            "--otu: miniclip train has no such option; did you mean --out?",
+        ),
+        (
+            ["train", "nano", "--out", "x", "--step", "3"],
+            "--step: miniclip train has no such option",
+        ),
+        (["train", "nano", "--out", "x", "--steps", "x"], "--steps: invalid int value: 'x'"),
+        (
+            ["weights", "lst"],
+            "ACTION: got 'lst', expected one of list, download, path, check; did you mean list?",
+        ),
+        (
+            ["zero-shot", "--labels", "a", "b", "c.png"],
+            "all words after --labels belong to it: put pictures before it",
+        ),
+        (
+            ["train", "--out", "x", "--freeze", "visual.*", "nano"],
+            "all words after --freeze belong to it",
+        ),
+        (
+            ["evaluate", "mini-vit", "--backend", "numpi"],
+            "--backend: got 'numpi', expected one of auto, numpy, numba, cupy; did you mean numpy?",
+        ),
+        (["evaluate", "a", "b"], "unrecognized arguments: b"),
+    ):
         with pytest.raises(SystemExit) as stop:
             cli.main(arguments)
         assert stop.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith("miniclip: error: ")
+        assert message in error
+        assert error.count("\n") == 1
+    for arguments in ([], ["weights"]):  # what may follow, and no error
+        assert cli.main(arguments) == 0
+        assert "show this help message" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
         cli.main(["--help"])
     assert stop.value.code == 0
@@ -134,9 +171,9 @@ def test_draw(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a plaid sofa"], "thing: got 'a plaid sofa', expected a colour"),
-        ([], "things: expected names"),
-        (["red circle", "--scenes", "3"], "things: expected names"),
+        (["a plaid sofa"], "THING: got 'a plaid sofa', expected a colour"),
+        ([], "THING: expected names"),
+        (["red circle", "--scenes", "3"], "THING: expected names"),
         (["--scenes", "0"], "scenes: got 0"),
     ],
 )
@@ -183,6 +220,31 @@ def test_verify_prints_json(capsys, monkeypatch):
         assert data["rows"][0]["expected"] == ids
         assert data["rows"][0]["got"] == (None if statuses == ["skip"] else ids)
         assert data["weights_were_tested"] == (statuses != ["skip"])
+        code, out, _ = run(capsys, "verify", "mini-vit")  # in words, the same verdict
+        assert code == expected_code
+        assert [line[:4].strip().lower() for line in out.splitlines() if line[:1] in "PFS"] == (
+            statuses
+        )
+        assert ("nothing is verified" in out) == (statuses == ["skip"])
+
+
+def test_a_failed_check_is_the_exit_code_of_the_process(tmp_path):
+    """Not only what `main` returns: what a shell and a CI see."""
+    pipeline = make_pipeline()
+    for value, expected in ((0.0, 0), (np.inf, 1)):
+        pipeline.network.text.ln_final.bias.data[5] = value
+        pipeline.save(tmp_path / "model.safetensors")
+        command = [sys.executable, "-m", "miniclip", "weights", "check", str(tmp_path)]
+        assert subprocess.run(command, capture_output=True).returncode == expected
+    program = (
+        "import sys; import numpy as np; import miniclip.tasks.verify as v; "
+        "v.KNOWN = [v.KnownAnswer('mini-vit', 't', lambda *_: np.array([1]), [EXPECTED], 0, 's')]; "
+        "sys.argv = ['miniclip', 'verify', 'mini-vit', '--backend', 'numpy']; "
+        "import runpy; runpy.run_module('miniclip', run_name='__main__')"
+    )
+    for answer, expected in (("1", 0), ("2", 1)):
+        command = [sys.executable, "-c", program.replace("EXPECTED", answer)]
+        assert subprocess.run(command, capture_output=True).returncode == expected
 
 
 def test_verify_needs_a_known_model(capsys, checkpoint):

@@ -20,7 +20,9 @@ BPE, TOKENIZER, VOCABULARY = "inputs.bpe", "inputs.tokenizer", "inputs.vocabular
 PICTURES = [
     Bug("crop rounded down", "recipes", PREPROCESS, "round((side - n) / 2)", "int((side - n) / 2)"),
     Bug("crop rounded up", "recipes", PREPROCESS, "round((side - n) / 2)", "(side - n + 1) // 2"),
-    Bug("crop of hf rounded", "recipes", PREPROCESS, "(side - n) // 2 if", "round((side - n) / 2) if"),
+    Bug("crop of hf rounded", "recipes", PREPROCESS, "return (side - n) // 2", "return round((side - n) / 2)"),
+    Bug("white forgotten", "recipes", PREPROCESS, "picture = on_white(picture)", "pass"),
+    Bug("the crop's side resized to", "recipes", PREPROCESS, "self.resize_to or self.size, self.resize_mode", "self.size, self.resize_mode"),
     Bug("RGB before resizing", "recipes", PREPROCESS, 'if self.order == "hf":', "if True:"),
     Bug("hf after resizing", "recipes", PREPROCESS, 'if self.order == "hf":', "if False:"),
     Bug("mean and std swapped", "recipes", PREPROCESS, "self.mean, self.std)", "self.std, self.mean)"),
@@ -92,7 +94,7 @@ DOOR = [
     Bug("folders count", "folder", PICTURES_IN, "in ENDINGS and path.is_file()", "in ENDINGS"),
     Bug("any file counts", "folder", PICTURES_IN, "path.suffix.lower() in ENDINGS and ", ""),
     Bug("a bare folder is nothing", "no pictures", PICTURES_IN, "    if not files:", "    if False:"),
-    Bug("generators are listed", "lazy", PICTURES_IN, "return one_by_one(images)", "return list(one_by_one(images))"),
+    Bug("generators are listed", "lazy", PICTURES_IN, "return one_by_one(images, later)", "return list(one_by_one(images, later))"),
     Bug("a batch is one picture", "batch", PICTURES_IN, "if item.ndim == 4:", "if item.ndim == 9:"),
 ]  # fmt: skip
 

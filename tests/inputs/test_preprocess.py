@@ -365,7 +365,7 @@ REFUSED = {
     "no pixels (array)": (np.zeros((0, 5, 3), np.uint8), r"shape \(0, 5, 3\), which has no pixels"),
     "no pixels (PIL)": (Image.new("RGB", (0, 5)), r"a picture of 0 x 5 pixels, expected some"),
     "empty batch": (np.zeros((0, 5, 5, 3), np.uint8), r"has no pixels"),
-    "normalised": (NORMALISED, r"float32 \(1, 3, 32, 32\) looks already preprocessed: pass it dir"),
+    "normalised": (NORMALISED, r"float32 \(1, 3, 32, 32\) looks already preprocessed: pass it to"),
     "one normalised": ([NORMALISED[0]], r"images\[0\]: float32 \(3, 32, 32\) looks already prep"),
     "channels last": (NORMALISED[0].transpose(1, 2, 0), r"floats from -1.* already preprocessed"),
     "0 to 255": (np.full((4, 4, 3), 200.0), r"from 200 to 200.* expected as uint8"),

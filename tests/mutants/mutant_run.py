@@ -69,14 +69,10 @@ class Place:
         return (self.folder / "cache" / "compiled").glob("*")
 
     def command(self, bug):
-        tests = [f"tests/{folder}" for folder in TESTS[room_of(bug)]]
+        tests = [f"tests/{folder}" for folder in TESTS[bug.where]]
         options = ["-x", "-q", "-p", "no:cacheprovider", "-m", QUICK]
         options.append(f"--basetemp={self.folder / 'tmp'}")
         return [sys.executable, "-m", "pytest", *options, *tests]
-
-
-def room_of(bug):
-    return bug.module.split(".")[0]
 
 
 def changes_kernels(bug):
@@ -130,7 +126,7 @@ def limit_of(mutant, usual):
 
 def usual_seconds(place, room):
     """How long a room's tests take on the unchanged package. Raises RuntimeError if they fail."""
-    outcome, seconds, failure = place.run(unchanged(room), 1800.0)
+    outcome, seconds, failure = place.run(unchanged(room, room), 1800.0)
     if outcome != "survived":
         raise RuntimeError(f"the tests of {room} fail without a mutant: {failure or outcome}")
     return seconds

@@ -279,6 +279,8 @@ def changeable(node):
 def is_left_alone(node):
     if isinstance(node, ast.JoinedStr | ast.Import | ast.ImportFrom | ast.Assert):
         return True
+    if isinstance(node, ast.keyword) and node.arg in GUARDS:
+        return True
     if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         return True
     if isinstance(node, ast.Assign) and "__all__" in ast.unparse(node.targets[0]):

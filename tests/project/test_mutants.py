@@ -59,6 +59,7 @@ LEFT_ALONE = [
     'z = f"{x[0]} of {y:.3f}"',
     'parser.add_argument("--count", default=3)',
     "g(open(x, encoding='utf-8'))",
+    "g(zip(x, strict=True))",
 ]
 
 

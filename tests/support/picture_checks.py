@@ -78,6 +78,26 @@ def hugging_face_recipe(picture, n):
     return pixels_of(picture.crop((x, y, x + n, y + n)))
 
 
+def on_white(picture):
+    """What newer transformers does first: colours mixed with white by their alpha."""
+    rgba = np.asarray(picture.convert("RGBA")).astype(int)  # (H, W, 4)
+    alpha = rgba[..., 3:]
+    mixed = (rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    return Image.fromarray(mixed.astype(np.uint8))
+
+
+def larger_recipe(picture, side, n):
+    """The shorter side becomes `side`, then the middle n x n, black where there is too little."""
+    w, h = picture.size
+    size = (side, int(side * h / w)) if w <= h else (int(side * w / h), side)
+    picture = picture.resize(size, Image.BICUBIC)
+    edges = [(max(n - one, 0) // 2, (max(n - one, 0) + 1) // 2) for one in picture.size]
+    border = (edges[0][0], edges[1][0], edges[0][1], edges[1][1])
+    picture = ImageOps.expand(picture, border, 0)
+    left, top = (round((one - n) / 2) for one in picture.size)
+    return pixels_of(picture.crop((left, top, left + n, top + n)))
+
+
 def longest_recipe(picture, n, fill):
     """open_clip: ResizeKeepRatio(longest=1), CenterCropOrPad(fill)."""
     w, h = picture.size
@@ -122,6 +142,13 @@ def check_recipes(module):
         assert_same_bits(module.preprocess(picture, n, "hf"), hugging_face_recipe(picture, n))
         longest = module.preprocess(picture, n, resize_mode="longest", fill=99)
         assert_same_bits(longest, longest_recipe(picture, n, 99))
+    clear = noise("RGBA", 40, 29)
+    on_it = module.preprocess(clear, 16, "hf", alpha="white")
+    assert np.abs(on_it - hugging_face_recipe(on_white(clear), 16)).max() < 0.03  # a level or two
+    plain = noise("RGB", 40, 29)
+    for side in (13, 14, 16, 21, 22):  # less than the crop by an odd and by an even number, more
+        got = module.preprocess(plain, 16, resize_to=side)
+        assert_same_bits(got, larger_recipe(plain, side, 16))
     square = noise("RGB", 55, 55)  # int(224 / 55 * 55) is 223
     assert_same_bits(module.preprocess(square), original_recipe(square, 224))
     floats = np.maximum(np.asarray(square) - 0.4, 0) / 255  # to be rounded, not cut off

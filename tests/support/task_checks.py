@@ -8,6 +8,7 @@ from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from fake_models import COUNT, SEED, Fake, scenes_of, truth
 
 from miniclip.world.scenes import HELD_OUT, SEEN, TRAINING_WORLD, World, single_world
@@ -129,8 +130,39 @@ def check_probe_report(graded):
     for row in rows:
         assert row.draws == (1 if row.shots == 6 else 2)
     assert max(row.deviation for row in rows if row.draws == 1) == 0
-    assert max(row.deviation for row in rows) > 0
+    several = [row for row in rows if row.draws > 1]
+    assert sum(row.deviation > 0 for row in several) > len(several) / 2  # draws differ
+    row = graded.make_row(graded.ATTRIBUTES[0], "embedding", 1, [0.5, 0.7, 0.9])
+    assert (row.accuracy, row.draws) == (pytest.approx(0.7), 3)
+    assert abs(row.deviation - 0.2) < 1e-12  # of the sample: over n - 1
     return found
+
+
+# ------------------------------------------------------------------------ own pictures
+
+
+def check_own_pictures(graded):
+    """Ranks and scores of made-up cosines with many ties, by a reference that sorts."""
+    rng = np.random.default_rng(0)
+    cosine = rng.integers(0, 4, (60, 12)) / 4
+    fits = rng.random((60, 12)) < 0.2
+    fits[np.arange(60), rng.integers(0, 12, 60)] = True
+    wanted = []
+    for row, right in zip(cosine, fits, strict=True):  # wrong ones first at a tie
+        order = sorted(range(12), key=lambda i, row=row, right=right: (-row[i], right[i]))
+        wanted.append(1 + next(place for place, i in enumerate(order) if right[i]))
+    assert graded.rank(cosine, fits).tolist() == wanted
+    scores = {score.among: score for score in graded.recall("image to text", cosine, fits)}
+    assert set(scores) == {1, 5, 10}
+    for k, score in scores.items():
+        assert score.right == sum(place <= k for place in wanted)
+        assert (score.total, score.choices) == (60, 12)
+    blind = [
+        (rng.permutation(12)[:5][:, None] == np.flatnonzero(f)).any() for f in fits.repeat(40, 0)
+    ]
+    assert abs(scores[5].chance - np.mean(blind)) < 0.04
+    rows = [graded.Row(name, (text,)) for name, text in (("a", "1"), ("b", "2"), ("a", "3"))]
+    assert [row.captions for row in graded.merged(rows)] == [("1", "3"), ("2",)]
 
 
 # ------------------------------------------------------------------------ verify

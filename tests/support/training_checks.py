@@ -184,13 +184,13 @@ def their_losses(oracle, data, steps):
 
 
 def check_same_curve(
-    kind, dtype="float64", backend="numpy", steps=50, tolerance=1e-7, loss="contrastive"
+    kind, dtype="float64", backend="numpy", steps=50, tolerance=1e-7, loss="contrastive", **changes
 ):
     """The loss curves agree, and so do all weights and running statistics afterwards.
 
-    Returns the largest difference of the loss.
+    changes: of the recipe. Returns the largest difference of the loss.
     """
-    trainer = make_trainer(kind, dtype, backend, loss=loss)
+    trainer = make_trainer(kind, dtype, backend, loss=loss, **changes)
     ours = our_losses(trainer, steps)
     oracle = Oracle(kind, getattr(torch, dtype), trainer.recipe)
     theirs = their_losses(oracle, trainer.data, steps)
@@ -200,6 +200,29 @@ def check_same_curve(
     if dtype == "float64":
         check_same_weights(trainer.network, oracle.model)
     return difference
+
+
+UNUSUAL = {  # no field of a recipe at its default, so that one which is not handed on shows
+    "learning_rate": 5e-3,
+    "warm_up": 3,
+    "betas": (0.7, 0.9),
+    "eps": 1e-3,
+    "weight_decay": 0.6,
+    "clip": 0.5,
+    "seed": 4,
+}
+
+
+def check_unusual_recipe():
+    """Every field of the recipe reaches the optimiser, the schedule, the clipping or the data."""
+    check_same_curve("vit", steps=6, **UNUSUAL)
+    check_same_curve("vit", steps=3, loss="sigmoid", **UNUSUAL)
+    trainer, seen = make_trainer("vit", **UNUSUAL), []
+    load = trainer.data.load
+    trainer.data.load = lambda indices, epoch: (seen.append(list(indices)), load(indices, epoch))[1]
+    trainer.run(until=2)
+    order = np.random.default_rng([UNUSUAL["seed"], 0, 4]).permutation(PAIRS)
+    assert seen == [order[:BATCH].tolist(), order[BATCH : 2 * BATCH].tolist()]
 
 
 def check_same_weights(network, model):
@@ -228,6 +251,39 @@ def check_order():
     assert orders[0] != orders[1] != orders[2]
     assert shuffled(100, 1, 0).tolist() != orders[0], "the seed makes no difference"
     assert shuffled(100, 0, 1).tolist() == orders[1], "not reproducible"
+
+
+def check_clamp():
+    """At both ends: above ln 100 to ln 100, below 0 to 0, and between them nothing is changed."""
+    for start, after in ((4.7, math.log(100)), (-0.3, 0.0), (2.0, None)):
+        trainer = make_trainer("vit", steps=1, warm_up=0, learning_rate=1e-6)
+        trainer.network.logit_scale.data = np.array(start)
+        trainer.run()
+        scale = float(trainer.network.logit_scale.data)
+        if after is None:
+            assert 0 < abs(scale - start) < 1e-5, "it is not trained, or clamped inside"
+        else:
+            assert scale == after
+
+
+def check_end_of_text():
+    """A vocabulary whose end of text is not its largest id: texts are cut behind the end."""
+    models = room("models")
+    end, words = 20, [[1, 30, 39, 20], [35, 20], [2, 3, 20]]
+    ids = np.array([[*row, *[0] * (7 - len(row))] for row in words])
+    text = models.TextConfig(7, 40, 32, 2, 1, end_id=end)
+    network = models.CLIP(models.CLIPConfig(16, configs()["vit"].vision, text), seed=1)
+    network.to("numpy", "float64")
+    recipe = room("training.recipe").Recipe(steps=1, batch=3, warm_up=0)
+    trainer = room("training.loop").Trainer(
+        network, Arrays(32, 3, ["0", "1", "2"]), lambda captions: ids[list(map(int, captions))],
+        recipe, progress=False,
+    )  # fmt: skip
+    batch = room("training.data").load_batch(trainer.data, 0, 3, 0)
+    cut = trainer._batch(batch).ids
+    whole = ids[list(map(int, batch.captions))]
+    np.testing.assert_array_equal(cut, whole[:, :4])
+    np.testing.assert_allclose(network.text(cut), network.text(whole), atol=1e-12)
 
 
 def check_decay():

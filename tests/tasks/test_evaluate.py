@@ -214,6 +214,16 @@ def test_a_real_model_is_asked():
     assert {s.total for s in result.scores if s.group == "all"} == {12}
 
 
+@pytest.mark.parametrize("side", ["encode_image", "encode_text"])
+def test_embeddings_that_are_no_numbers_are_an_error(side):
+    """A NaN compares as neither better nor worse: it would only look like a bad model."""
+    fake = Fake(asked(), truth)
+    right = getattr(fake, side)
+    setattr(fake, side, lambda *given, **more: math.nan * right(*given, **more))
+    with pytest.raises(ValueError, match=r"model: the embeddings of \d+ of \d+ .* are not numbers"):
+        module.evaluate(fake, 2)
+
+
 def test_bad_arguments():
     fake = Fake([], truth)
     for count in (0, -1, 1.5, "9"):

@@ -6,6 +6,7 @@ import pytest
 from planting import is_caught
 from task_checks import (
     check_evaluate,
+    check_own_pictures,
     check_probe_report,
     check_robustness,
     check_verify,
@@ -15,7 +16,7 @@ from task_checks import (
 from miniclip.check import Bug, planted, unchanged
 
 EVALUATE, PROBE, ROBUSTNESS = "tasks.evaluate", "tasks.probe", "tasks.robustness"
-VERIFY = "tasks.verify"
+VERIFY, OWN = "tasks.verify", "tasks.own_pictures"
 
 BUGS = [
     Bug("names in another order than the pairs", "evaluate", EVALUATE, "for pair in COLOUR_SHAPE_PAIRS]", "for pair in COLOUR_SHAPE_PAIRS[::-1]]"),
@@ -50,6 +51,13 @@ BUGS = [
     Bug("the tokenizer is a proof", "verify", VERIFY, 'o.known.weights and o.status != "skip"', 'o.status != "skip"'),
     Bug("another model's answers", "verify", VERIFY, "if k.model == name]", "]"),
     Bug("an error is skipped", "verify", VERIFY, 'Verdict(known, "fail", note', 'Verdict(known, "skip", note'),
+    Bug("ties count for the model", "own pictures", OWN, "(cosine >= best) & ~fits", "(cosine > best) & ~fits"),
+    Bug("right answers stand before each other", "own pictures", OWN, "(cosine >= best) & ~fits", "(cosine >= best) & (cosine != best)"),
+    Bug("the worst right answer counts", "own pictures", OWN, "np.where(fits, cosine, -np.inf).max(axis=1", "np.where(fits, cosine, np.inf).min(axis=1"),
+    Bug("places from nought", "own pictures", OWN, "places: Array = 1 + ", "places: Array = "),
+    Bug("below k alone", "own pictures", OWN, "(places <= k).sum()", "(places < k).sum()"),
+    Bug("one right answer for chance", "own pictures", OWN, "math.comb(choices - right, k)", "math.comb(choices - 1, k)"),
+    Bug("a picture's first caption alone", "own pictures", OWN, "tuple(dict.fromkeys(several))", "tuple(several[:1])"),
 ]  # fmt: skip
 
 
@@ -63,6 +71,7 @@ def check(monkeypatch):
 
     return {
         "evaluate": check_evaluate,
+        "own pictures": check_own_pictures,
         "probe": check_probe,
         "robustness": check_robustness,
         "verify": check_verify,

@@ -50,6 +50,19 @@ def test_noise_is_as_strong_as_it_says():
     np.testing.assert_allclose(2 * noise[0.05], noise[0.1], atol=1.6)  # both are rounded
 
 
+def test_noise_is_its_own_in_every_pixel_and_channel():
+    """Grey noise, one draw for all three channels, is another corruption: nothing would be
+    coloured. Neither channels nor rows nor columns have anything in common."""
+    grey = Image.new("RGB", (64, 64), (128, 128, 128))
+    for strength in module.STRENGTHS["noise"]:
+        noisy = module.add_noise(grey, strength, np.random.default_rng(0))
+        noise = np.asarray(noisy, float) - 128
+        for axis in range(3):
+            rows = np.moveaxis(noise, axis, 0).reshape(noise.shape[axis], -1)
+            correlation = np.corrcoef(rows) - np.eye(len(rows))
+            assert np.abs(correlation).max() < 0.5, axis
+
+
 @pytest.mark.parametrize("share", module.STRENGTHS["occlusion"])
 def test_a_square_is_covered(share):
     white = Image.new("RGB", (64, 64), (255, 255, 255))
@@ -119,6 +132,9 @@ def test_the_plot_shows_the_rows(tmp_path):
         np.testing.assert_array_equal(drawn, [row.held_out for row in rows])
         np.testing.assert_array_equal(lines["large, seen"].get_ydata(), [r.seen for r in rows])
         assert lines["small, seen"].get_color() != lines["large, seen"].get_color()
+        in_order = change not in ("background", "style")  # only numbers have a line between them
+        styles = {lines[f"large, {kind}"].get_linestyle() for kind in ("seen", "held out")}
+        assert styles == ({"-", "--"} if in_order else {"None"})
 
 
 def test_what_cannot_be_plotted(tmp_path):

@@ -23,7 +23,7 @@ def model(request):
 
 def test_they_are_small_and_whole(model):
     folder = shipped_path(model.name)
-    names = {"model.safetensors", "vocab.json", "merges.txt", "README.md"}
+    names = {"model.safetensors", "vocab.json", "merges.txt", "knows.json", "README.md"}
     assert {path.name for path in folder.iterdir()} == names
     assert (folder / "model.safetensors").stat().st_size <= 8_000_000
     report = hub.check_weights(model.name)

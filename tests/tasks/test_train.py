@@ -15,7 +15,7 @@ from miniclip.tasks.draw import draw_scenes
 from miniclip.tasks.train import PRESETS, read_settings, scene_data, scene_words, train
 from miniclip.training.loop import STATE
 from miniclip.training.report import LOG, PLOT, read_log
-from miniclip.training.state import StateError
+from miniclip.training.state import StateError, read_state
 
 TINY = """
 vocabulary = 560
@@ -62,7 +62,7 @@ def pictures(tmp_path_factory):
 def test_from_a_file_to_a_model_that_loads(tiny, tmp_path):
     out = tmp_path / "out"
     pipeline = train(tiny, out, report=quiet, backend="numpy")
-    names = {"model.safetensors", "vocab.json", "merges.txt", STATE, LOG, PLOT}
+    names = {"model.safetensors", "vocab.json", "merges.txt", "knows.json", STATE, LOG, PLOT}
     assert {p.name for p in out.iterdir()} == names
     again = miniclip.load(out, backend="numpy")
     assert again.tokenizer.merges == pipeline.tokenizer.merges
@@ -104,6 +104,7 @@ def test_own_pictures(tiny, tmp_path, pictures, capsys):
     output = capsys.readouterr().out
     assert code == 0
     assert output.count("broken.png") == 1
+    assert "more held out" in output
     assert "1 row skipped" in output
     assert "wrote" in output
     assert read_log(out / LOG)[-1]["step"] == 3
@@ -125,7 +126,7 @@ def test_own_pictures_are_listed_once(tiny, tmp_path, pictures, monkeypatch):
     counted("read_bytes", Path.read_bytes)
     counted("iterdir", Path.iterdir)
     lines = []
-    arguments = {"workers": 2, "template": "{}", "report": lines.append}
+    arguments = {"workers": 2, "template": "{}", "report": lines.append, "held_out": 0.0}
     pipeline, data = module.assemble(read_settings(tiny), pictures, None, **arguments)
     assert reads["read_bytes", pictures] == 1
     assert len(data) == 12
@@ -227,7 +228,7 @@ def test_wrong_files(tiny, change, message):
 
 def test_wrong_commands(capsys, tmp_path, tiny):
     for arguments, message in (
-        (["giga"], "preset: got 'giga', expected one of nano, mini-vit, mini-rn, or a .toml file"),
+        (["giga"], "PRESET: got 'giga', expected one of nano, mini-vit, mini-rn, or a .toml file"),
         ([str(tiny), "--batch", "1"], "batch: got 1"),
         ([str(tiny), "--data", "nowhere.csv"], "nowhere.csv"),
         ([str(tiny), "--init", "nowhere.safetensors"], "nowhere.safetensors"),
@@ -243,12 +244,67 @@ def test_wrong_commands(capsys, tmp_path, tiny):
 def test_evaluate_command(capsys, tiny, tmp_path):
     train(tiny, tmp_path / "out", report=quiet, backend="numpy")
     model = str(tmp_path / "out")
-    assert cli.main(["evaluate", model, "--count", "24", "--json"]) == 0
+    numpy = ["--backend", "numpy"]  # nothing to compile for a handful of pictures
+    assert cli.main(["evaluate", model, "--count", "4", "--json", *numpy]) == 0
     data = json.loads(capsys.readouterr().out)
-    assert data["count"] == 24
-    assert cli.main(["evaluate", model, "--count", "24"]) == 0
+    assert data["count"] == 4
+    assert {score["total"] for score in data["scores"] if score["group"] == "all"} == {4}
+    assert cli.main(["evaluate", model, "--count", "4", *numpy]) == 0
     assert "held-out" in capsys.readouterr().out
-    assert cli.main(["evaluate", model, "--count", "8", "--robustness", "--markdown"]) == 0
-    assert capsys.readouterr().out.startswith("|")
-    assert cli.main(["evaluate", model, "--count", "0"]) == 2
-    assert "count: got 0" in capsys.readouterr().err
+    arguments = ["--count", "2", "--robustness", "--markdown", *numpy]
+    assert cli.main(["evaluate", model, *arguments]) == 0
+    table = capsys.readouterr().out
+    assert table.startswith("|")
+    shares = {cell.strip() for row in table.splitlines()[2:] for cell in row.split("|")[3:5]}
+    assert shares <= {"0.0%", "50.0%", "100.0%"}  # of two pictures
+    assert cli.main(["evaluate", model, "--count", "0", *numpy]) == 2
+    assert "--count: got 0" in capsys.readouterr().err
+
+
+def test_a_finished_run_says_so(tiny, tmp_path, capsys):
+    """Another call does nothing to it, and more steps are refused with the way to get them."""
+    command = ["train", str(tiny), "--out", str(tmp_path / "out"), "--backend", "numpy"]
+    assert cli.main(command) == 0
+    model = (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert "is finished" not in capsys.readouterr().out
+    assert cli.main(command) == 0
+    output = capsys.readouterr()
+    assert "is finished: all 4 steps are done" in output.out
+    assert "going on" not in output.out
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == model
+    assert cli.main([*command, "--steps", "6"]) == 2
+    error = capsys.readouterr().err
+    assert f"choose another --out, with --init {tmp_path / 'out'}" in error
+    further = [*command[:3], str(tmp_path / "more"), *command[4:], "--steps", "6"]
+    assert cli.main([*further, "--init", str(tmp_path / "out")]) == 0
+
+
+def test_held_out_pictures_belong_to_the_run(tiny, tmp_path, pictures):
+    """Another share is another run; the notes of one without it are those of old ones."""
+    own = {"data": pictures, "report": quiet, "backend": "numpy", "progress": False}
+    train(tiny, tmp_path / "old", held_out=0, **own)
+    assert "held_out" not in read_state(tmp_path / "old" / STATE)[1]
+    train(tiny, tmp_path / "old", held_out=0, **own)
+    with pytest.raises(StateError, match=r"held_out = None, expected 0\.1"):
+        train(tiny, tmp_path / "old", **own)
+    train(tiny, tmp_path / "new", held_out=0.25, **own)
+    assert read_state(tmp_path / "new" / STATE)[1]["held_out"] == 0.25
+    assert len(json.loads((tmp_path / "new" / "held-out.json").read_text())["rows"]) == 3
+
+
+def test_what_the_scenes_and_the_parts_are_made_with(tiny, tmp_path, pictures):
+    """No option of a file at its default, so that one which is not handed on shows."""
+    world = "[scenes]\nseed = 3\nwrong = 0.25\nlanguage = 'zh'\ncount = 40\nmix = [0, 1, 0, 0]\n"
+    tiny.write_text(tiny.read_text() + "seed = 6\n" + world)
+    settings = read_settings(tiny)
+    arguments = {"workers": 3, "template": "{}", "report": quiet, "held_out": 0.0}
+    pipeline, data = module.assemble(settings, None, None, **arguments)
+    assert (data.seed, data.wrong, data.language, len(data), data.size) == (3, 0.25, "zh", 40, 32)
+    assert data.world.mix == (0, 1, 0, 0)
+    assert data.transform is pipeline.transform
+    same = miniclip.CLIP(pipeline.config, seed=6).state_dict()
+    np.testing.assert_array_equal(same["visual.proj"], pipeline.network.state_dict()["visual.proj"])
+    _, own = module.assemble(settings, pictures, None, **arguments)
+    assert (own._seed, own._workers) == (6, 3)  # the choice among captions, the threads
+    pipeline = train(tiny, tmp_path / "out", backend="numpy", dtype="float64", report=quiet)
+    assert pipeline.network.dtype == np.float64

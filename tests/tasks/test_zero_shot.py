@@ -13,7 +13,7 @@ from miniclip.checkpoints.shipped import DEFAULT, shipped_path
 from miniclip.inputs.bpe import train_merges
 from miniclip.inputs.tokenizer import Tokenizer
 from miniclip.models import CLIP
-from miniclip.pipeline.batching import images_per_chunk, is_preprocessed
+from miniclip.pipeline.batching import images_per_chunk, looks_preprocessed
 from miniclip.tasks import templates, zero_shot
 from miniclip.tasks.zero_shot import build_prompts, encode_labels
 
@@ -119,7 +119,9 @@ def test_wrong_labels(tiny, pictures):
             zero_shot(pictures, arguments[0], tiny, *arguments[1:])
     with pytest.raises(ValueError, match="images: got none"):
         zero_shot([], ["cat"], tiny)
-    with pytest.raises(ValueError, match=r"texts\[1\]: got \d+ tokens .* expected at most 40"):
+    with pytest.raises(
+        ValueError, match=r"labels: 'one two three .*: got \d+ tokens .* at most 40"
+    ):
         zero_shot(pictures, ["cat", "one two three " * 20], tiny)
 
 
@@ -209,6 +211,8 @@ def test_every_kind_of_input_draws_itself_in_its_own_place(tiny, pictures, tmp_p
     batch = np.stack([np.asarray(p) for p in pictures[:2]])
     result = zero_shot([batch, str(path)], ["a", "b"], tiny)
     assert result.names() == ["image 0", "image 1", str(path)]
+    assert ">one.png<" in result._repr_html_()  # short; the whole path shows under the pointer
+    assert result._repr_html_().count(str(path.parent)) == 1
     alone = zero_shot(str(path), ["a", "b"], tiny)
     np.testing.assert_allclose(result.logit[2], alone.logit[0], atol=1e-5)
     assert result._repr_html_().count("<img") == 3
@@ -276,10 +280,11 @@ def test_numba_answers_like_numpy(pictures):
     assert a.best == b.best
 
 
-def test_what_is_preprocessed():
-    assert is_preprocessed(np.zeros((1, 3, 32, 32), np.float32), 32)
-    assert not is_preprocessed(np.zeros((1, 3, 32, 32), np.uint8), 32)
-    assert not is_preprocessed(np.zeros((3, 32, 32), np.float32), 32)
+def test_what_looks_preprocessed():
+    assert looks_preprocessed(np.zeros((1, 3, 32, 32), np.float32))
+    assert looks_preprocessed(np.zeros((3, 32, 32), np.float32))
+    assert not looks_preprocessed(np.zeros((1, 3, 32, 32), np.uint8))
+    assert not looks_preprocessed(np.zeros((3, 32, 3), np.float32))  # a picture three pixels high
 
 
 def test_saving_and_loading(trained, tmp_path, pictures):

@@ -262,12 +262,12 @@ def test_the_plot_has_a_panel_for_every_measure(tmp_path, monkeypatch):
     rows = [row(step, {"chance": 3.0, "floor": 0.1}, embeddings) for step in range(4)]
     panels, lines = drawn(rows, tmp_path, monkeypatch)
     assert list(panels) == ["loss", "scale", "image_cosine", "text_cosine", "rate"]
-    assert lines == ["loss (smoothed)", "chance", "floor"]
+    assert lines == ["loss of each step", "loss (smoothed)", "chance", "floor"]
     # a measure that is taken every second step, and no reference line
     rows = [row(step, {}, {"accuracy": step / 10} if step % 2 else {}) for step in range(4)]
     panels, lines = drawn(rows, tmp_path, monkeypatch)
     assert list(panels) == ["loss", "accuracy", "rate"]
-    assert lines == ["loss (smoothed)"]
+    assert lines == ["loss of each step", "loss (smoothed)"]
     assert panels["accuracy"].lines[0].get_xydata().tolist() == [[1, 0.1], [3, 0.3]]
 
 

@@ -71,9 +71,26 @@ BUGS = [
     Bug("a shared parameter takes two steps", "names", OBJECTIVES, "        if id(p) in theirs:\n", "        if False:\n"),
     Bug("a checkpoint does not say what it was trained for", "another objective", LOOP, '{**recipe.as_dict(), "loss": self.objective.name}', "recipe.as_dict()"),
     Bug("held-out pairs drawn", "held out", SCENES, "    pairs: tuple[Pair, ...] = SEEN\n", "    pairs: tuple[Pair, ...] = COLOUR_SHAPE_PAIRS\n"),
+    Bug("the optimiser's betas not handed on", "recipe", LOOP, "trained, recipe.betas, recipe.eps", "trained, (0.9, 0.98), recipe.eps"),
+    Bug("the optimiser's eps not handed on", "recipe", LOOP, "recipe.betas, recipe.eps, recipe.weight_decay", "recipe.betas, weight_decay=recipe.weight_decay"),
+    Bug("the decay not handed on", "recipe", LOOP, "recipe.betas, recipe.eps, recipe.weight_decay)", "recipe.betas, recipe.eps)"),
+    Bug("the clipping's length not handed on", "recipe", LOOP, "self.optimizer.parameters.values(), recipe.clip)", "self.optimizer.parameters.values(), 1.0)"),
+    Bug("the data's seed not handed on", "recipe", LOOP, "self.batch_size, self.recipe.seed", "self.batch_size, 0"),
+    Bug("the warm-up not handed on", "recipe", LOOP, "recipe.learning_rate, recipe.warm_up)", "recipe.learning_rate, 100)"),
+    Bug("another loss", "recipe", LOOP, "OBJECTIVES[recipe.loss]()", 'OBJECTIVES["contrastive"]()'),
+    Bug("a scale below one", "clamp", OPTIMIZER, "np.clip(p.data, 0.0, largest)", "np.minimum(p.data, largest)"),
+    Bug("a scale of at least e", "clamp", OPTIMIZER, "np.clip(p.data, 0.0, largest)", "np.clip(p.data, 1.0, largest)"),
+    Bug("texts cut at their largest id", "end", LOOP, "end_of_text(ids, self.network.text.config.end_id)", "ids.argmax(axis=1)"),
+    Bug("the bias's running means not resumed", "sigmoid resume", OPTIMIZER, "        for name, p in self.parameters.items():\n            self.means[name] = self.ops.asarray(", "        for name, p in self.parameters.items():\n            if name == \"logit_bias\":\n                continue\n            self.means[name] = self.ops.asarray("),
 ]  # fmt: skip
 
 CHECKS = {
+    "recipe": checks.check_unusual_recipe,
+    "clamp": checks.check_clamp,
+    "end": checks.check_end_of_text,
+    "sigmoid resume": lambda: checks.check_resume(
+        "vit", checks.room("training.objectives").Sigmoid
+    ),
     "curve": lambda: [checks.check_same_curve(kind, steps=14) for kind in ("vit", "resnet")],
     "sigmoid": lambda: checks.check_same_curve("vit", steps=14, loss="sigmoid"),
     "order": checks.check_order,

@@ -40,7 +40,7 @@ def check_device() -> None:  # type: ignore[no-redef]
     used, so a kernel and a matrix product are run here.
     """
     if cupy is None:
-        raise ImportError('the cupy backend needs CuPy: pip install "miniclip[gpu]"')
+        raise ImportError('the cupy backend needs CuPy: pip install "cupy-cuda12x[ctk]"')
     try:
         ones = cupy.ones((2, 2), np.float32)
         (ones @ ones + ones).get()
