@@ -5,6 +5,7 @@ import io
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_answers_as_data():
         {"label": "sky", "cosine": 0.1, "logit": 1.0, "probability": 0.08},
     )
     first, second = made_up().as_dicts()
-    assert first == {"image": "a.png", "answers": [dog, cat, sky]}
+    assert first == {"image": "a.png", "answers": [dog, cat, sky], "notes": []}
     assert [answer["label"] for answer in second["answers"]] == ["cat", "sky", "a dog"]
     assert made_up().as_dicts(2)[0]["answers"] == [dog, cat]
     assert made_up().as_dicts(1)[0]["answers"] == [dog]
@@ -75,6 +76,43 @@ def test_answers_as_data():
             made_up().top(k)
     numbers = vars(made_up().answer(0, 2))
     assert {type(value) for value in numbers.values()} == {str, float}
+
+
+def one_label():
+    """Which has no probability; with a note, and a picture that is left out."""
+    one = np.array([[0.25], [0.5]])
+    return ZeroShotResult(
+        ["a\ncat"], one, 10 * one, np.full((2, 1), np.nan), ["a/b\x1b.png", None],
+        ["seldom <seen>", "new\tword"], ["images[2]: broken"],
+    )  # fmt: skip
+
+
+def test_one_label_has_a_cosine_and_no_probability():
+    """What would steer a terminal is shown by its code; remarks come last."""
+    assert one_label().as_text() == (
+        "a/b\\x1b.png\n  a\\ncat  cosine 0.2500  logit 2.50\n"
+        "image 1\n  a\\ncat  cosine 0.5000  logit 5.00\n"
+        "note: seldom <seen>\nnote: new\\tword\nskipped: images[2]: broken"
+    )
+    notes = ["seldom <seen>", "new\tword"]
+    answer = {"label": "a\ncat", "cosine": 0.25, "logit": 2.5, "probability": None}
+    first, second, skipped = one_label().as_dicts()
+    assert first == {"image": "a/b\x1b.png", "answers": [answer], "notes": notes}
+    assert (second["image"], skipped) == ("image 1", {"skipped": "images[2]: broken"})
+    assert one_label().best == ["a\ncat"] * 2
+    assert (made_up().notes, made_up().skipped, made_up().remarks()) == ([], [], [])
+
+
+def test_a_page_of_one_label(monkeypatch):
+    """A bar needs a probability; a path is shown by its end, and whole when it is pointed at."""
+    monkeypatch.setattr(result_file, "thumbnail", lambda image: f"[{len(image or '')}]")
+    cell = '<div style="margin: 8px; width: 230px">'
+    assert one_label()._repr_html_() == (
+        f'<div style="display: flex; flex-wrap: wrap">{cell}[8]'
+        '<div title="a/b\\x1b.png">b\\x1b.png</div><div>a\\ncat cosine 0.2500</div></div>'
+        f"{cell}[0]<div>image 1</div><div>a\\ncat cosine 0.5000</div></div></div>"
+        "<p>note: seldom &lt;seen&gt;</p><p>note: new\tword</p><p>skipped: images[2]: broken</p>"
+    )
 
 
 def test_five_labels_are_shown_and_all_are_data():
@@ -96,13 +134,16 @@ def test_pictures_are_named_by_path_or_number():
     rows = np.zeros((5, 1))
     named = ZeroShotResult(["x"], rows, rows, rows, images)
     assert named.names() == [str(Path("a/b.png")), "image 1", "c.png", "image 3", "image 4"]
+    opened = SimpleNamespace(name="open.png"), SimpleNamespace(name=7), SimpleNamespace(name=b"x")
+    files = ZeroShotResult(["x"], rows[:3], rows[:3], rows[:3], list(opened))
+    assert files.names() == ["open.png", "image 1", "image 2"]  # a descriptor is no name
     assert ZeroShotResult(["x"], rows, rows, rows).names() == [f"image {i}" for i in range(5)]
     assert ZeroShotResult(["x"], rows, rows, rows).images == []
 
 
 def test_a_result_is_shown_without_its_pictures():
     shown = [f.name for f in ZeroShotResult.__dataclass_fields__.values() if f.repr]
-    assert shown == ["labels", "cosine", "logit", "probability"]
+    assert shown == ["labels", "cosine", "logit", "probability", "notes", "skipped"]
 
 
 def test_a_bar_is_as_long_as_it_is_probable():

@@ -235,7 +235,10 @@ def test_the_figure_by_its_artists():
                 assert line.get_label().startswith(name)
                 assert same_color(line.get_color(), f"C{i}")
                 assert line.get_marker() == "o"
-                assert line.get_linestyle() == style
+                has_order = axes.get_title() not in ("background", "style")
+                assert line.get_linestyle() == (style if has_order else "None")
+                inside = "white" if field == "held_out" else line.get_color()
+                assert same_color(line.get_markerfacecolor(), inside)
                 assert list(line.get_xdata(orig=True)) == ticks
                 values = {(r.change, r.strength): getattr(r, field) for r in rows}
                 assert list(line.get_ydata()) == [values[key] for key in wanted]
