@@ -5,7 +5,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from bench_checks import VIT, Notes, needs
+from bench_checks import VIT, needs
+from notes import Notes
 
 import miniclip
 from miniclip.bench import inputs as bench_inputs

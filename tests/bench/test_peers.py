@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench_checks import ODD_RN, ODD_TEXT, ODD_VIT, Notes, needs
+from bench_checks import ODD_RN, ODD_TEXT, ODD_VIT, needs
+from notes import Notes
 
 from miniclip.bench import inputs as bench_inputs
 from miniclip.bench import measure, peers, subjects

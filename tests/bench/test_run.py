@@ -5,7 +5,8 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from bench_checks import RN, VIT, Machine, Notes
+from bench_checks import RN, VIT, Machine
+from notes import Notes
 
 from miniclip.bench import run
 from miniclip.bench.measure import Limits, Subject

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from bench_checks import ODD_RN, ODD_TEXT, ODD_VIT, VIT, Notes, needs
+from bench_checks import ODD_RN, ODD_TEXT, ODD_VIT, VIT, needs
+from notes import Notes
 
 from miniclip.bench import inputs as bench_inputs
 from miniclip.bench import peers

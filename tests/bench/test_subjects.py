@@ -5,7 +5,8 @@ import types
 
 import numpy as np
 import pytest
-from bench_checks import VIT, Notes
+from bench_checks import VIT
+from notes import Notes
 
 import miniclip
 from miniclip.bench import inputs as bench_inputs

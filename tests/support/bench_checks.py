@@ -1,4 +1,4 @@
-"""What tests of `miniclip bench` share: small models, a made-up clock, a note-taker."""
+"""What tests of `miniclip bench` share: small models and a made-up clock."""
 
 import itertools
 from importlib.util import find_spec
@@ -48,16 +48,3 @@ class Machine:
             self.now += next(durations)
 
         return Subject(name, work, repeats)
-
-
-class Notes(list):
-    """Calls of functions that only note what they were given: (name, *arguments, **options)."""
-
-    def of(self, name, answer=None):
-        """A function of that name; answer: what it returns, or a function that says it."""
-
-        def noted(*arguments, **options):
-            self.append((name, *arguments, *([options] if options else [])))
-            return answer(*arguments) if callable(answer) else answer
-
-        return noted
