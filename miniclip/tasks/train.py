@@ -211,6 +211,7 @@ def train(
     settings, folder = read_settings(what, changes), Path(folder)
     pipeline, source = assemble(settings, data, init, workers, template, report)
     network = pipeline.network.to(backends.choose(backend), dtype)
+    report(f"backend {backends.describe(network.ops)}")
     about = {"data": str(data or "scenes"), "init": str(init or ""), "scenes": settings.scenes}
     trainer = Trainer(
         network, source, shortened(pipeline), settings.recipe, folder, about, report, progress

@@ -312,6 +312,8 @@ def test_damaged_files_are_compiled_again(damage, copy):
     said, noted = copy.run()
     assert are_right([np.array(x) for x in read(said)])
     assert noted.count("compiling") == 1
+    assert noted.count("what is damaged") == (damage != "gone")
+    assert noted.count("\n") <= 2
     assert copy.files() == before
     assert all(path.stat().st_size > 1000 for path in before)
     assert copy.run()[1] == ""

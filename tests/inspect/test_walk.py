@@ -64,8 +64,7 @@ def walked(python, folder, keys):
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "HOME": str(folder)},
         input="\n".join(keys) + "\n",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=120,
     )

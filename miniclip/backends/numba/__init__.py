@@ -22,10 +22,19 @@ from miniclip.backends.numba.linear import *  # noqa: F403
 from miniclip.backends.numba.losses import *  # noqa: F403
 from miniclip.backends.numba.maps import *  # noqa: F403
 from miniclip.backends.numba.rows import *  # noqa: F403
+from miniclip.cpu.jit import config
 
 name = "numba"
 ENGINE = "miniclip.engine.plan"  # by its name: engines are built on backends
 
 
 def check_device() -> None:  # type: ignore[no-redef]
-    """Numba runs everywhere NumPy does; where it is missing, importing this module says so."""
+    """Numba runs everywhere NumPy does; where it is missing, importing this module says so.
+
+    Raises RuntimeError where Numba is told not to compile.
+    """
+    if getattr(config, "DISABLE_JIT", 0):
+        raise RuntimeError(
+            "the numba backend: NUMBA_DISABLE_JIT is set, expected it unset (its kernels only run "
+            "compiled; to step through the ops take the numpy backend)"
+        )
