@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 try:
-    from numba import config, njit
+    from numba import njit
     from numba.core import event
     from numba.extending import overload
 except ImportError as error:

@@ -16,13 +16,14 @@ from miniclip.backends.numpy import *  # noqa: F403 (a backend is the textbook's
 
 # isort: split
 # after the textbook, because these take the places of the textbook's
+from numba import config
+
 from miniclip.backends.numba.attention import *  # noqa: F403
 from miniclip.backends.numba.conv import *  # noqa: F403
 from miniclip.backends.numba.linear import *  # noqa: F403
 from miniclip.backends.numba.losses import *  # noqa: F403
 from miniclip.backends.numba.maps import *  # noqa: F403
 from miniclip.backends.numba.rows import *  # noqa: F403
-from miniclip.cpu.jit import config
 
 name = "numba"
 ENGINE = "miniclip.engine.plan"  # by its name: engines are built on backends
