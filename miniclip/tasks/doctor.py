@@ -25,9 +25,8 @@ from miniclip.ops.array import Array
 
 # Whatever needs more than NumPy is imported where it is used: what cannot be imported is a finding.
 
-NEEDED = (
-    "numpy", "numba", "safetensors", "pillow", "regex", "ftfy", "huggingface_hub", "tqdm", "matplotlib",
-)  # fmt: skip
+NEEDED = ["numpy", "numba", "safetensors", "pillow", "regex", "ftfy", "huggingface_hub", "tqdm"]
+NEEDED += ["matplotlib"]
 SHOULD_WORK = ("numpy", "numba")  # what every installation has; the others where they are installed
 
 MODEL = "mini-vit"
