@@ -202,13 +202,15 @@ def test_a_run_in_one_line():
 def test_a_run_is_told_what_it_is(monkeypatch, tmp_path, asked, about):
     """So that another is not taken for its continuation; everything reaches the loop."""
     notes = Notes()
-    network = SimpleNamespace(to=notes.of("to", "network"))
+    network = SimpleNamespace(ops="ops")
+    network.to = notes.of("to", network)
     pipeline = SimpleNamespace(network=network, save=notes.of("save"))
     settings = SimpleNamespace(scenes={"seed": 3}, recipe="recipe")
     trainer = SimpleNamespace(resume=notes.of("resume", False), run=notes.of("run"))
     monkeypatch.setattr(module, "read_settings", notes.of("settings", settings))
     monkeypatch.setattr(module, "assemble", notes.of("assemble", (pipeline, "source")))
     monkeypatch.setattr(module.backends, "choose", notes.of("choose", "chosen"))
+    monkeypatch.setattr(module.backends, "describe", notes.of("describe", "numba, chosen"))
     monkeypatch.setattr(module, "shortened", notes.of("shortened", "cut"))
     monkeypatch.setattr(module, "Trainer", notes.of("trainer", trainer))
     monkeypatch.setattr(module, "summary", notes.of("summary", "the summary"))
@@ -221,10 +223,15 @@ def test_a_run_is_told_what_it_is(monkeypatch, tmp_path, asked, about):
     assert notes == [
         ("settings", "what", {"steps": 2}),
         ("assemble", settings, asked.get("data"), asked.get("init"), 5, "t {}", report, share),
-        ("choose", "b"), ("to", "chosen", "float64"), ("shortened", pipeline),
-        ("trainer", "network", "source", "cut", "recipe", tmp_path,
+        ("choose", "b"), ("to", "chosen", "float64"), ("describe", "ops"),
+        ("shortened", pipeline),
+        ("trainer", network, "source", "cut", "recipe", tmp_path,
          {**about, "scenes": {"seed": 3}}, report, False),
         ("resume",), ("summary", pipeline, trainer), ("run",),
         ("save", tmp_path / "model.safetensors"),
     ]  # fmt: skip
-    assert lines == ["the summary", f"wrote {tmp_path / 'model.safetensors'}"]
+    assert lines == [
+        "backend numba, chosen",
+        "the summary",
+        f"wrote {tmp_path / 'model.safetensors'}",
+    ]
