@@ -216,9 +216,9 @@ def test_needs_and_excludes():
     for name, other in (("b", "d"), ("d", "b"), ("held_out", "e")):
         with pytest.raises(ValueError, match="got it beside"):
             excludes(here, other, name)
-    with pytest.raises(ValueError, match="^--e: got it beside --d, expected one of both$"):
+    with pytest.raises(ValueError, match=r"^--e: got it beside --d, expected one of both$"):
         excludes(here, "d", "a", "c", "e")
-    with pytest.raises(ValueError, match="^--d: got it beside --e, expected one of both$"):
+    with pytest.raises(ValueError, match=r"^--d: got it beside --e, expected one of both$"):
         excludes(here, "e", "d")
 
 
