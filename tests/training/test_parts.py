@@ -1,4 +1,4 @@
-"""The parts of a run by themselves: recipe, optimiser, schedule, order and drawn data, checkpoints."""
+"""The parts of a run by themselves: recipe, optimiser, schedule, data, checkpoints."""
 
 import errno
 import json
@@ -13,7 +13,6 @@ import torch
 import training_checks as checks
 from full_disk import Disk
 
-from miniclip import ops
 from miniclip.nn.module import Module, Parameter
 from miniclip.training import data as data_module
 from miniclip.training import objectives, optimizer, state
@@ -24,6 +23,8 @@ from miniclip.training.schedule import learning_rate
 from miniclip.training.targets import contrastive_floor, positives
 from miniclip.world.captions import caption
 from miniclip.world.scenes import TRAINING_WORLD, World, make_scene
+
+NUMPY = checks.make_trainer("vit").network.ops
 
 # ------------------------------------------------------------------------ recipe
 
@@ -82,9 +83,8 @@ def test_numbers_at_their_bounds(name, right, wrong):
 def test_lists_become_tuples():
     recipe = Recipe(5, 4, betas=[0.5, 0.6], frozen=["a", "b"])
     assert (recipe.betas, recipe.frozen) == ((0.5, 0.6), ("a", "b"))
-    assert Recipe.from_dict(
-        {"steps": 5, "batch": 4, "betas": [0.5, 0.6], "frozen": ["a", "b"]}
-    ) == (recipe)
+    again = {"steps": 5, "batch": 4, "betas": [0.5, 0.6], "frozen": ["a", "b"]}
+    assert Recipe.from_dict(again) == recipe
 
 
 def test_fields_that_are_unknown_or_missing():
@@ -131,7 +131,7 @@ def test_adamw_as_torch_where_nothing_is_said():
         "still": np.ones((2, 2)),
     }
     named = {name: Parameter(x.copy()) for name, x in start.items()}
-    ours = optimizer.AdamW(ops, named)
+    ours = optimizer.AdamW(NUMPY, named)
     theirs = {name: torch.tensor(x, requires_grad=True) for name, x in start.items()}
     groups = [
         {"params": [theirs["w"]], "weight_decay": 0.1},
@@ -151,7 +151,7 @@ def test_adamw_as_torch_where_nothing_is_said():
     for name, p in named.items():
         np.testing.assert_allclose(p.data, theirs[name].detach().numpy(), rtol=1e-10)
     assert set(ours.state()) == {f"{kind}.{n}" for kind in ("mean", "square") for n in start}
-    again = optimizer.AdamW(ops, named)
+    again = optimizer.AdamW(NUMPY, named)
     assert again.steps == 0
     assert not any(x.any() for x in again.state().values())
     again.load_state({n: x.astype(np.float32) for n, x in ours.state().items()}, 3)
@@ -260,7 +260,7 @@ def test_what_an_objective_that_says_nothing_does():
     class Bare(objectives.EmbeddingObjective):
         name = "bare"
 
-    network = SimpleNamespace(ops=ops)
+    network = SimpleNamespace()
     for call, what in (
         (lambda: objectives.Objective()(network, None), "Objective has no __call__"),
         (lambda: Bare().loss(network, None, None, None), "Bare has no loss"),
@@ -322,9 +322,14 @@ def test_how_often_a_tower_runs(chunk, calls):
 def test_buffers_are_put_back_whatever_happens():
     module = Module()
     module.buffers_["mean"] = 1
-    with pytest.raises(KeyError), unchanged_buffers(module):
-        module.buffers_["mean"] = 2
-        raise KeyError
+
+    def broken():
+        with unchanged_buffers(module):
+            module.buffers_["mean"] = 2
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        broken()
     assert module.buffers_ == {"mean": 1}
 
 
@@ -357,9 +362,7 @@ def test_every_option_of_drawn_data():
     all_wrong = SceneData(as_pixels, 30, wrong=1)
     assert sum(all_wrong.described(i) == i for i in range(30)) < 5
     for wrong in (-0.1, 1.1):
-        with pytest.raises(
-            ValueError, match=rf"^wrong: got {wrong}, expected a share from 0 to 1$"
-        ):
+        with pytest.raises(ValueError, match=rf"^wrong: got {wrong}, expected a share from 0 to"):
             SceneData(as_pixels, 3, wrong=wrong)
 
 
@@ -461,7 +464,7 @@ def test_a_state_that_is_not_there(tmp_path):
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 1, 3 << 20])
 def test_room_is_written_in_blocks(size, tmp_path):
-    """A hole in a file would keep no room, and one write of a large model's would need its memory."""
+    """A hole in a file would keep no room, and one write of it all would need its memory."""
     sizes = iter([size, 5])
     room = state.Room(tmp_path, lambda: next(sizes))
     with Disk(tmp_path).mounted() as disk:
