@@ -50,8 +50,8 @@ def test_help_says_what_each_command_does(capsys):
     assert "CLIP written from scratch: ask pictures what they show." in whole
     assert "commands: COMMAND" in whole
     lists = commands_of(cli.make_parser())
-    assert tuple(lists.choices) == COMMANDS
-    assert tuple(choice.dest for choice in lists._choices_actions) == COMMANDS
+    assert set(COMMANDS) <= set(lists.choices)
+    assert [choice.dest for choice in lists._choices_actions] == list(lists.choices)
     for choice in lists._choices_actions:
         assert f"{choice.dest} {choice.help}" in whole
         command = lists.choices[choice.dest]
