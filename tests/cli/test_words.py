@@ -465,3 +465,11 @@ def test_what_zero_shot_is_given(monkeypatch, capsys):
         assert cli.main(["zero-shot", "a.png", "b", "--labels", "x", "y", *options]) == 0
         assert seen.pop() == (["a.png", "b"], ["x", "y"], *given)
         assert capsys.readouterr().out == out
+
+
+@pytest.mark.parametrize(("argument", "option"), [("file", "--json"), ("model", "--models")])
+def test_arguments_of_bench_by_their_options(argument, option, monkeypatch, capsys):
+    error = ValueError(f"{argument}: got x")
+    monkeypatch.setattr("miniclip.bench.run.bench", raising(error))
+    assert cli.main(["bench", "--models", "m", "--json", "f"]) == 2
+    assert capsys.readouterr().err == f"miniclip: error: {option}: got x\n"

@@ -242,6 +242,10 @@ def test_several_captions_are_chosen_by_seed_epoch_and_index(tmp_path):
     other, _ = read(path, seed=6)
     assert other.load(range(30), 0)[1] != chosen[0]
     assert data.summary() == "1 picture in 30 rows"
+    pair = json.dumps({"image": "1.png", "caption": ["a", "b"]})
+    two, _ = read(write(tmp_path, "y.jsonl", "\n".join([pair] * 30)), seed=5)
+    rngs = [np.random.default_rng([5, 0, index]) for index in range(30)]
+    assert two.load(range(30), 0)[1] == ["ab"[rng.integers(2)] for rng in rngs]
 
 
 # ------------------------------------------------------------------------ folders
