@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import inspect
 import io
 import json
 import sys
@@ -14,10 +15,12 @@ import miniclip.pipeline
 from miniclip import cli
 from miniclip.checkpoints import hub
 from miniclip.cli import evaluate as evaluate_command
+from miniclip.cli import train as train_command
 from miniclip.cli.options import excludes, needs
 from miniclip.cli.parser import Parser, did_you_mean, what_went_wrong
 from miniclip.tasks import own_pictures
 from miniclip.tasks import train as train_module
+from miniclip.training import held_out
 
 COMMANDS = ("zero-shot", "draw", "train", "evaluate", "verify", "weights", "bench")
 ACTIONS = ("list", "download", "path", "check")
@@ -82,7 +85,7 @@ def answering(monkeypatch, answer):
 
 
 def raising(error):
-    def answer(*arguments):
+    def answer(*arguments, **more):
         raise error
 
     return answer
@@ -467,9 +470,35 @@ def test_what_zero_shot_is_given(monkeypatch, capsys):
         assert capsys.readouterr().out == out
 
 
-@pytest.mark.parametrize(("argument", "option"), [("file", "--json"), ("model", "--models")])
-def test_arguments_of_bench_by_their_options(argument, option, monkeypatch, capsys):
-    error = ValueError(f"{argument}: got x")
-    monkeypatch.setattr("miniclip.bench.run.bench", raising(error))
-    assert cli.main(["bench", "--models", "m", "--json", "f"]) == 2
+BENCH = ["bench", "--models", "m", "--json", "f"]
+TRAIN = ["train", "nano", "--out", "o", "--init", "m", "--data", "d", "--freeze", "f"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "function", "argument", "option"),
+    [
+        (BENCH, "miniclip.bench.run.bench", "file", "--json"),
+        (BENCH, "miniclip.bench.run.bench", "model", "--models"),
+        (TRAIN, "miniclip.tasks.train.train", "model", "--init"),
+        (TRAIN, "miniclip.tasks.train.train", "source", "--data"),
+        (TRAIN, "miniclip.tasks.train.train", "frozen", "--freeze"),
+        (TRAIN, "miniclip.tasks.train.train", "preset", "PRESET"),
+    ],
+)
+def test_arguments_by_their_options(arguments, function, argument, option, monkeypatch, capsys):
+    monkeypatch.setattr(function, raising(ValueError(f"{argument}: got x")))
+    assert cli.main(arguments) == 2
     assert capsys.readouterr().err == f"miniclip: error: {option}: got x\n"
+
+
+def test_defaults_that_the_help_names_are_those_of_the_functions():
+    """Written a second time in the commands, whose help would otherwise import everything."""
+    assert train_command.HELD_OUT_SHARE == held_out.SHARE
+    given = inspect.signature(train_module.train).parameters
+    assert given["held_out"].default == held_out.SHARE
+    options = commands_of(cli.make_parser()).choices["train"]._option_string_actions
+    for name, default in (("workers", 2), ("template", "a photo of a {}"), ("held_out", 0.1)):
+        assert given[name].default == default
+        action = options[f"--{name.replace('_', '-')}"]
+        assert action.default is None
+        assert f"default: {default}" in action.help % {"default": action.default}

@@ -57,6 +57,8 @@ def test_a_picture_is_on_one_side_with_all_its_captions(tmp_path):
     training, held = split(table(tmp_path, rows), 0.3)
     assert len(held.rows) == 9
     assert not {row.path for row in training.rows} & {row.path for row in held.rows}
+    data = read_pictures(tmp_path / "data.csv", None, held_out=0.3)
+    assert data.summary() == "7 pictures in 21 rows, 3 more held out"
 
 
 def test_every_class_gives_its_share(tmp_path):
