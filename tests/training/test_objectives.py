@@ -76,10 +76,10 @@ def test_a_classifier_learns_the_colours_of_drawings():
     """Fresh drawings, by the module in inference with its running statistic."""
     text = TextConfig(context_length=4, vocab_size=8, width=32, heads=1, layers=1)
     network = CLIP(CLIPConfig(32, VisionConfig(32, 1, 32, 1, patch_size=8), text), seed=0)
-    recipe = Recipe(steps=80, batch=32, learning_rate=5e-3, warm_up=10)
+    recipe = Recipe(steps=40, batch=32, learning_rate=1e-2, warm_up=10)
     trainer = Trainer(
         network,
-        colours_of_scenes(0, 80 * 32),
+        colours_of_scenes(0, 40 * 32),
         lambda captions: np.full((len(captions), 4), 7),
         recipe,
         report=pytest.fail,  # no warning: the watcher asks nothing that a classifier has not
@@ -87,7 +87,7 @@ def test_a_classifier_learns_the_colours_of_drawings():
         objective=make_classifier(tuple(COLOURS)),
     )
     trainer.run()
-    pixels, captions = colours_of_scenes(1, 400).load(range(400), 0)
+    pixels, captions = colours_of_scenes(1, 200).load(range(200), 0)
     chosen = trainer.objective.module(network.visual(pixels)).argmax(axis=1)
     assert (chosen == checks.labels(captions, tuple(COLOURS))).mean() > 0.4  # chance is a tenth
 
