@@ -75,6 +75,8 @@ class Seer:
         return np.full((1, 3, 2, 2), int(paths[0].stem), np.float32)
 
     def encode_image(self, pixels, normalize=False, progress=None):
+        assert normalize
+        assert progress is False  # one bar a chunk would be many
         numbers = [int(x) for x in pixels[:, 0, 0, 0]]
         width = len(self.texts) + 1
         known = [self.texts[self.captions[n]] if self.knows(n) else width - 1 for n in numbers]
@@ -83,6 +85,7 @@ class Seer:
     def encode_text(self, texts, normalize=False, truncate=False, progress=None):
         assert normalize
         assert truncate  # as in training
+        assert progress is False
         return np.eye(len(self.texts) + 1)[[self.texts[text] for text in texts]]
 
 
