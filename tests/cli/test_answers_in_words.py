@@ -241,6 +241,17 @@ def test_options_of_another_kind_of_bench(kind, option, value, capsys):
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.parametrize("kind", ["--memory", "--training"])
+def test_the_first_of_several_options_is_named(kind, capsys):
+    """In the order of the help, whatever was typed first."""
+    given = {"pause": "0", "seconds": "1", "rounds": "2", "ours": "numpy", "towers": "text"}
+    order = ["towers", "ours", *(["rounds", "seconds", "pause"] if kind == "--memory" else [])]
+    while order:
+        options = [x for name in given if name in order for x in (f"--{name}", given[name])]
+        assert cli.main(["bench", *options, kind]) == 2
+        assert f"error: --{order.pop(0)}: got it beside {kind}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", [[], ["--training"]])
 def test_pictures_belong_to_memory(kind, capsys):
     assert cli.main(["bench", *kind, "--pictures", "3"]) == 2
@@ -253,6 +264,16 @@ def test_data_and_what_is_drawn(option, capsys):
     assert cli.main(["evaluate", "mini-vit", "--data", "x", *option]) == 2
     said = f"miniclip: error: {option[0]}: got it beside --data, expected one of both\n"
     assert capsys.readouterr().err == said
+
+
+def test_the_first_of_several_options_of_evaluate_is_named(capsys):
+    arguments = ["evaluate", "m", "--data", "x", "--probe", "--count", "3"]
+    assert cli.main(arguments) == 2
+    assert "error: --count: got it beside --data" in capsys.readouterr().err
+    first = ["--workers", "2", "--held-out", "0", "--template", "{}"]
+    for n, name in ((0, "template"), (2, "held-out"), (4, "workers")):
+        assert cli.main(["train", "nano", "--out", "o", *first[: 6 - n]]) == 2
+        assert f"error: --{name}: got" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [[], ["--robustness"], ["--probe"], ["--count", "1"]])
