@@ -8,7 +8,11 @@ an environment variable, so that one notebook can compare two.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from types import ModuleType
+
+from miniclip import ops
+from miniclip.notes import say_once
 
 NAMES = ("numpy", "numba", "cupy")
 FASTEST_FIRST = ("cupy", "numba", "numpy")
@@ -27,21 +31,50 @@ def get(name: str) -> ModuleType:
     return backend
 
 
+def why_not(name: str) -> str | None:
+    """Why a backend does not work on this machine, in one line; None if it does."""
+    try:
+        get(name)
+    except Exception as error:  # a broken installation fails in ways of its own
+        return " ".join(str(error).split()) or type(error).__name__
+    return None
+
+
+def is_installed(name: str) -> bool:
+    """Whether the library of a backend, which has its name, is there, working or not."""
+    return importlib.util.find_spec(name) is not None
+
+
 def available() -> list[str]:
     """The names of the backends that work on this machine, the textbook first."""
-    working = []
-    for name in NAMES:
-        try:
-            get(name)
-        except (ImportError, RuntimeError):
-            continue
-        working.append(name)
-    return working
+    return [name for name in NAMES if why_not(name) is None]
 
 
 def choose(name: str) -> str:
-    """The name itself; for "auto" the fastest that works here: cupy with a GPU, numba, numpy."""
+    """The name itself; for "auto" the fastest that works here: cupy with a GPU, numba, numpy.
+
+    Where a faster one's library is installed but does not work, a line on standard error says why.
+    """
     if name != "auto":
         return name
-    working = available()
-    return next(fast for fast in FASTEST_FIRST if fast in working)
+    for fast in FASTEST_FIRST:
+        reason = why_not(fast)
+        if reason is None:
+            return fast
+        if is_installed(fast):
+            say_once(f"backend {fast}", f"not on {fast}: {reason}")
+    raise RuntimeError("backend: none works here, not even numpy")
+
+
+def textbook_ops(backend: ModuleType) -> list[str]:
+    """The ops that a backend has from the textbook: an edit in `miniclip/ops` changes these."""
+    return [op for op in (*ops.PAIRS, *ops.STEPS) if getattr(backend, op) is getattr(ops, op)]
+
+
+def describe(backend: ModuleType) -> str:
+    """One line: the backend's name, and which ops are its own and which the textbook's."""
+    total, inherited = len(ops.PAIRS) + len(ops.STEPS), textbook_ops(backend)
+    if len(inherited) == total:
+        return f"{backend.name}, all {total} ops the textbook's"
+    own = f"{backend.name}, kernels of its own for {total - len(inherited)} of {total} ops"
+    return f"{own}; the textbook's: {', '.join(inherited)}" if inherited else own

@@ -31,8 +31,6 @@ def draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     values = rng.standard_normal(shape, np.float32)
     values *= np.float32(deviation)
     values += np.float32(mean)
-    if name.endswith("running_var"):
-        return np.abs(values)
     if len(shape) == 4 and name.startswith("visual.layer"):
         # Inputs behind a ReLU have a mean, which is the same for all pictures: leave it out.
         values -= values.mean(axis=(1, 2, 3), keepdims=True)
@@ -48,7 +46,7 @@ def center_and_spread(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
     if name.endswith("bn3.weight") and name.startswith("visual.layer"):
         return 0.25, 0.03  # each block adds a little to the stream, which so keeps its size
     if name.endswith("running_var") or (len(shape) == 1 and name.endswith("weight")):
-        return 1.0, 0.1
+        return 1.0, 0.1  # far enough above zero for a variance
     if len(shape) == 1:
         return 0.0, 0.1
     if name in ("visual.proj", "text_projection"):

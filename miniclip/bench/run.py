@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -205,10 +206,7 @@ def checked(options: Options) -> Options:
     for batch in batches:
         at_least("batches", batch, 2 if options.kind == "training" else 1)
     check_numbers(options)
-    if options.file is not None and not options.file.parent.is_dir():
-        raise ValueError(
-            f"json: there is no folder {options.file.parent}, expected one to write in"
-        )
+    check_file(options.file)
     return Options(**{**vars(options), "models": models, "batches": batches})
 
 
@@ -226,6 +224,16 @@ def check_against(options: Options) -> None:
         )
 
 
+def check_file(file: Path | None) -> None:
+    """Whether the record can be kept there is asked before it is measured."""
+    if file is None:
+        return
+    if file.is_dir():
+        raise ValueError(f"json: {file} is a folder, expected a file")
+    if not file.parent.is_dir():
+        raise ValueError(f"json: there is no folder {file.parent}, expected one to write in")
+
+
 def at_least(argument: str, value: float, least: float) -> None:
     if not value >= least:
         raise ValueError(f"{argument}: got {value}, expected at least {least}")
@@ -235,8 +243,10 @@ def check_numbers(options: Options) -> None:
     limits = options.limits
     if limits.rounds is not None:
         at_least("rounds", limits.rounds, 1)
-    at_least("seconds", limits.seconds, 0)
-    at_least("pause", limits.pause, 0)
+    for name, seconds in (("seconds", limits.seconds), ("pause", limits.pause)):
+        at_least(name, seconds, 0)
+        if seconds == math.inf:
+            raise ValueError(f"{name}: got {seconds}, expected a finite number")
     at_least("pictures", options.pictures, 1)
     if options.threads is not None:
         at_least("threads", options.threads, 1)

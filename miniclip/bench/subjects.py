@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -39,8 +38,7 @@ def load_weights(
     check_model(name)
     if name in OPENAI_CONFIGS:
         return OPENAI_CONFIGS[name], living_state(OPENAI_CONFIGS[name]), "random"
-    path = Path(name) if hub.is_local(name) else name
-    network = load(path, "numpy", activation=activation).network
+    network = load(name, "numpy", activation=activation).network
     return network.config, network.state_dict(), "shipped" if name in SHIPPED else "from disk"
 
 

@@ -1,5 +1,5 @@
 """The command line: `miniclip zero-shot`, `draw`, `train`, `evaluate`, `verify`, `weights`,
-`bench`.
+`bench`, `doctor`.
 
 Exit codes: 0 done, 1 a check failed, 2 the input was wrong (one line on standard error says what).
 """
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import miniclip
 from miniclip.cli.bench import add_bench
+from miniclip.cli.doctor import add_doctor
 from miniclip.cli.draw import add_draw
 from miniclip.cli.evaluate import add_evaluate
 from miniclip.cli.parser import Parser, show_help, what_went_wrong
@@ -57,4 +58,5 @@ def make_parser() -> Parser:
     add_verify(commands)
     add_weights(commands)
     add_bench(commands)
+    add_doctor(commands)
     return parser

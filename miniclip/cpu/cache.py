@@ -11,7 +11,7 @@ code. Here:
 - there is **no index**: the name of a file is the kernel's name and a hash of its signature and the
   processor. Two processes that compile the same kernel write the same file, one after the other;
 - a file begins with a hash of the rest, is written beside its place and renamed. Whatever is
-  missing, short or damaged is compiled again.
+  missing, short or damaged is compiled again; of the damaged one line on standard error tells.
 
 The files hold pickles of machine code. They are read only from a folder that belongs to this user
 and that nobody else may write to: `cache_folder()/compiled`, mode 0700.
@@ -38,6 +38,7 @@ import numpy as np
 
 from miniclip.cpu.simd import VECTOR_BYTES, VECTORS
 from miniclip.files import cache_folder
+from miniclip.notes import say_once
 
 # Names that Numba does not promise. Where a release lacks one, everything is compiled and nothing
 # is kept, and the note says so.
@@ -69,6 +70,7 @@ SOURCES = (
     "engine/cpu/winograd.py",
     "engine/cpu/winograd_kernels.py",
     "files.py",
+    "notes.py",
     "ops/activation.py",
     "ops/array.py",
 )
@@ -94,8 +96,8 @@ def kept() -> tuple[Path | None, str]:
     """The folder of this stamp, made when first asked for; or None, and why nothing can be kept."""
     if missing:
         return None, f"Numba {numba.__version__} lacks what that needs: {', '.join(missing)}"
-    root = cache_folder() / "compiled"
     try:
+        root = cache_folder() / "compiled"
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         check_private(root)
         folder = root / stamp()
@@ -104,7 +106,7 @@ def kept() -> tuple[Path | None, str]:
         check_private(folder)
         with tempfile.NamedTemporaryFile(dir=folder):  # a disk that is full or read-only says so
             os.utime(folder)  # used today
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
         return None, f"{error}; MINICLIP_CACHE_DIR names another folder"
     if is_new:
         delete_unused(root)
@@ -172,8 +174,15 @@ class KernelCache:
         """The compiled function, or None if it has to be compiled."""
         target.refresh()
         path = self.path(signature, target.codegen())
-        content = None if path is None else read(path)
-        return None if content is None else CompileResult._rebuild(target, *content)
+        if path is None or not path.exists():
+            return None
+        try:
+            return CompileResult._rebuild(target, *read(path))
+        except OSError:  # deleted meanwhile, or not to be read
+            return None
+        except Exception as error:  # of any kind: it is not what was written
+            say_once("damaged", f"what is damaged in {path.parent} is made again ({error})")
+            return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
         """Keep a compiled function, unless it holds what is true of this process only."""
@@ -200,14 +209,11 @@ class KernelCache:
 
 
 def read(path: Path) -> Any:
-    """What a file holds, if it is whole; else None."""
-    try:
-        raw = path.read_bytes()
-        if hashlib.sha256(raw[DIGEST:]).digest() != raw[:DIGEST]:
-            return None
-        return pickle.loads(raw[DIGEST:])
-    except (OSError, pickle.UnpicklingError, EOFError, AttributeError, ImportError):
-        return None
+    """What a file holds. Raises ValueError if it is not whole, OSError if it cannot be read."""
+    raw = path.read_bytes()
+    if hashlib.sha256(raw[DIGEST:]).digest() != raw[:DIGEST]:
+        raise ValueError(f"{path.name}: got {len(raw)} bytes with another hash than their first")
+    return pickle.loads(raw[DIGEST:])
 
 
 def write(path: Path, body: bytes) -> None:

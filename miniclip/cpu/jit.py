@@ -13,8 +13,8 @@ disk of our own (cpu/cache.py), so that the next process finds the machine code 
 from __future__ import annotations
 
 import os
-import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +26,7 @@ except ImportError as error:
     raise ImportError("the numba backend needs Numba (pip install numba)") from error
 
 from miniclip.cpu.cache import attach, kept
+from miniclip.notes import say_once
 
 # `reassoc` lets the compiler keep one partial sum per SIMD lane, which is also the more accurate
 # way to add.
@@ -72,39 +73,46 @@ def _stub(name: str) -> Callable[..., Any]:
 
 # --- The note -------------------------------------------------------------------------------------
 #
-# Numba tells listeners when a compilation begins, and says nothing when the cache has the code. So
-# the first compilation of a kernel of ours is that of a fresh install, or the first after an edit.
+# Numba tells listeners when a compilation begins and ends, and says nothing when the cache has the
+# code. So what is compiled here is new: in a fresh install, after an edit, or for work of a kind
+# that has not been done before.
 
-NOTE = "miniclip: compiling the fast kernels, once (about half a minute; kept on disk for later)"
-NOTE_UNKEPT = "miniclip: compiling the fast kernels (about half a minute; not kept: {reason})"
+NOTICED = 0.5  # seconds of compiling after which a note explains what takes so long
+NOTE = "compiling kernels for what is new here (up to half a minute; kept for the next time)"
+NOTE_UNKEPT = "compiling kernels (up to half a minute; not kept: {reason})"
 
 
-class FirstCompilation(event.Listener):
-    """Prints the note when the first of our kernels is compiled, and never again."""
+class Compilations(event.Listener):
+    """Prints the note once in a process, when our kernels have been compiling for long enough."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._told = False
+        self._under_way = 0  # one compilation may wait for those of the kernels that it calls
+        self._since = 0.0
+        self._seconds = 0.0
 
     def on_start(self, happening: Any) -> None:
-        function = getattr(happening.data["dispatcher"], "py_func", None)
-        if not getattr(function, "__module__", "").startswith("miniclip."):
-            return
         with self._lock:
-            told, self._told = self._told, True
-        # stderr may be closed, or None in a program without a console: no reason not to compute
-        if told or sys.stderr is None or "PYTEST_CURRENT_TEST" in os.environ:
-            return
-        folder, reason = kept()
-        try:
-            print(
-                NOTE if folder else NOTE_UNKEPT.format(reason=reason), file=sys.stderr, flush=True
-            )
-        except (OSError, ValueError):
-            return
+            if self._under_way == 0:
+                self._since = time.monotonic()
+            self._under_way += 1
+        self._look(happening)
 
     def on_end(self, happening: Any) -> None:
-        """Nothing: the line says that it happens once."""
+        self._look(happening)
+        with self._lock:
+            self._under_way -= 1
+            if self._under_way == 0:
+                self._seconds += time.monotonic() - self._since
+
+    def _look(self, happening: Any) -> None:
+        function = getattr(happening.data["dispatcher"], "py_func", None)
+        ours = getattr(function, "__module__", "").startswith("miniclip.")
+        seconds = self._seconds + time.monotonic() - self._since
+        if not ours or seconds < NOTICED or "PYTEST_CURRENT_TEST" in os.environ:
+            return
+        folder, reason = kept()
+        say_once("compiling", NOTE if folder else NOTE_UNKEPT.format(reason=reason))
 
 
-event.register("numba:compile", FirstCompilation())
+event.register("numba:compile", Compilations())

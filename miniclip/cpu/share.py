@@ -39,17 +39,13 @@ def in_pieces(n: int, size: int, work: int, run: Callable[[int, slice], None]) -
             run(number, piece)
         return
     taken = itertools.count()  # next() is one step under the interpreter's lock
-    end = len(cut)
+    stop = np.zeros(1, np.int64)
 
     def job(member: int, members: int) -> None:
-        while (number := next(taken)) < end:
+        while not stop[0] and (number := next(taken)) < len(cut):
             run(*cut[number])
 
-    def give_up() -> None:
-        nonlocal end
-        end = 0
-
-    team().run(job, give_up)
+    team().run(job, stop)
 
 
 ENTRIES = 1 << 17  # of a piece: half a MiB in float32, a tenth of a millisecond
@@ -106,8 +102,4 @@ def together(steps: int, work: int, run: Callable[[Array, int, int], None]) -> N
     if work < ALONE or team().members == 1:
         run(sync, 0, 1)
         return
-
-    def give_up() -> None:
-        sync[0] = 1
-
-    team().run(lambda member, members: run(sync, member, members), give_up)
+    team().run(lambda member, members: run(sync, member, members), sync)

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -33,6 +33,8 @@ from miniclip.ops.array import Array
 APART = 8
 PATIENCE = 2000  # looks at a counter before the core is offered to others
 OFFERS = 500  # of the core, before a thread that waits for work sleeps: a fraction of a millisecond
+LOOK_EVERY = 0.2  # seconds; so often a caller who sleeps looks whether the others are still there
+TRIES = 1000  # to send members home, where that itself fails
 
 Item = TypeVar("Item")
 Job: TypeAlias = Callable[[int, int], None]  # job(member, members)
@@ -152,76 +154,149 @@ class Mailbox(Generic[Item]):
         self._items.put(item)
         ring(self._bell)
 
-    def get(self) -> Item:
+    def get(self, seconds: float | None = None) -> Item:
+        """The next item; queue.Empty if none comes in so many seconds."""
         listen(self._bell, self._taken)
-        item = self._items.get()
+        item = self._items.get(timeout=seconds)
         self._taken += 1
         return item
 
 
+class Current:
+    """What the members know of the job at hand, and whom the team has lost."""
+
+    def __init__(self) -> None:
+        self.stop: Array | None = None  # of the job
+        self.lost: list[BaseException] = []  # why a thread ended that nobody sent home
+
+    def give_up(self, error: BaseException) -> None:
+        """A thread ends. Whoever waits for it in a step stops, whoever waits for its outcome is
+        told. The list first: `Team.run` sets `stop` first and looks at the list afterwards, so one
+        of both sees the other.
+        """
+        self.lost.append(error)
+        if self.stop is not None:
+            self.stop[0] = 1
+
+
 class Team:
-    """`members` threads, the caller's among them. `run` gives them a job and waits for its end."""
+    """`members` threads, the caller's among them. `run` gives them a job and waits for its end.
+
+    Whatever fails, in a job or in the team itself, `run` raises it and nobody waits for ever.
+    """
 
     def __init__(self, members: int) -> None:
         self.members = members
         self._one_job = threading.Lock()
+        self._is_whole = True  # False while a job runs, and after one that even failed to break off
+        self._go_home()
+
+    def _go_home(self) -> None:
+        """Nobody is hired. Threads of before may be on their way, and have what is theirs."""
         self._threads: list[threading.Thread] = []
         self._inboxes: list[Mailbox[Order]] = []
-        self._outbox: Mailbox[BaseException | None] = Mailbox()
+        self._outbox: Mailbox[BaseException | None] | None = None
+        self._current: Current | None = None
 
-    def run(self, job: Job, give_up: Callable[[], None]) -> None:
+    def run(self, job: Job, stop: Array) -> None:
         """Every member calls job(member, members); member 0 is the caller.
 
-        give_up: called when a member raises, so that the others do not wait for it. The first
-        exception is raised again here, after all members have stopped.
+        stop: its first entry is set to 1 when a member fails; whoever waits for others looks at it.
+        The first exception is raised again here, after all members have stopped.
         """
         with self._one_job:
-            try:
-                self._hire()
-                for member, inbox in enumerate(self._inboxes, 1):
-                    inbox.put(partial(_attempt, job, give_up, member, self.members))
-                outcomes = [_attempt(job, give_up, 0, self.members)]
-                outcomes += [self._outbox.get() for _ in self._inboxes]
-            except BaseException:  # of a signal's handler (Ctrl-C), wherever it caught us
-                self._break_off(give_up)
-                raise
+            outcomes = self._outcomes_of(job, stop)
         for error in outcomes:
             if error is not None:
                 raise error
+        if stop[0]:
+            raise RuntimeError("a job of the team was given up, and nobody says why")
+
+    def _outcomes_of(self, job: Job, stop: Array) -> list[BaseException | None]:
+        """Each member's error, or None; the caller's first."""
+        try:
+            outbox = self._hire(stop)
+            for member, inbox in enumerate(self._inboxes, 1):
+                inbox.put(partial(_attempt, job, stop, member, self.members))
+            outcomes = [_attempt(job, stop, 0, self.members)]
+            outcomes += [self._outcome(outbox) for _ in self._inboxes]
+            self._is_whole = True
+        except BaseException:  # of a signal's handler (Ctrl-C) or of the team's own lines
+            self._break_off(stop)
+            raise
+        return outcomes
 
     def dismiss(self) -> None:
         """End the threads, after the job that they may be at."""
         with self._one_job:
             for inbox in self._inboxes:
                 inbox.put(None)
-            self._inboxes, self._threads = [], []
+            self._go_home()
 
-    def _hire(self) -> None:
-        """Start the threads when they are first needed; they wait for jobs as long as we live."""
-        while len(self._inboxes) < self.members - 1:
+    def _hire(self, stop: Array) -> Mailbox[BaseException | None]:
+        """Start the threads when they are first needed; they wait for jobs as long as we live.
+
+        If one has been lost since the last job, all are replaced.
+        """
+        if self._current is not None:
+            self._current.stop = stop  # before the list is looked at: see Current.give_up
+            if self._current.lost or not self._is_whole:
+                self._current.stop = None
+                self._break_off(np.zeros(1, np.int64))
+        self._is_whole = False
+        if self._current is None or self._outbox is None:
+            self._current, self._outbox = Current(), Mailbox()
+            self._current.stop = stop
+        while len(self._threads) < self.members - 1:
             inbox: Mailbox[Order] = Mailbox()
-            self._inboxes.append(inbox)
-            arguments = (inbox, self._outbox)
+            arguments = (inbox, self._outbox, self._current)
             thread = threading.Thread(target=_work, args=arguments, daemon=True, name="miniclip")
+            self._inboxes.append(inbox)
             self._threads.append(thread)
             thread.start()
+            self._outcome(self._outbox)  # that it is at its mailbox
+        return self._outbox
 
-    def _break_off(self, give_up: Callable[[], None]) -> None:
-        """After a signal nobody knows who has an order or an outcome, so all members go home; the
-        next job hires others. When this returns no member is at work.
-        """
+    def _outcome(self, outbox: Mailbox[BaseException | None]) -> BaseException | None:
+        """The next member's outcome. Raises what ended a thread, if one ends without any."""
         while True:
             try:
-                give_up()
-                for inbox in self._inboxes:
-                    inbox.put(None)
-                while any(map(_is_there, self._threads)):
+                return outbox.get(LOOK_EVERY)
+            except Empty:
+                if self._current is not None and self._current.lost:
+                    raise self._current.lost[0] from None
+                if not all(map(_is_there, self._threads)):
+                    raise RuntimeError("a thread of the team has ended during its job") from None
+
+    def _break_off(self, stop: Array) -> None:
+        """After an error nobody knows who has an order or an outcome, so all members go home; the
+        next job hires others. When this returns no member is at work.
+        """
+        stop[0] = 1
+        leaving = [
+            thread
+            for thread, inbox in zip(self._threads, self._inboxes, strict=False)
+            if _is_told(inbox)
+        ]
+        for _ in range(TRIES):
+            try:
+                while any(map(_is_there, leaving)):
                     time.sleep(0.001)
-                self._outbox = Mailbox()
-                self._inboxes, self._threads = [], []
-                return
+                break
             except BaseException:  # one more signal: the first one is raised in the end
                 continue
+        self._go_home()
+
+
+def _is_told(inbox: Mailbox[Order]) -> bool:
+    """Send a member home. False if even that fails, so that nobody waits for it to go."""
+    for _ in range(TRIES):
+        try:
+            inbox.put(None)
+        except BaseException:  # one more signal, or no memory for a moment
+            continue
+        return True
+    return False
 
 
 def _is_there(thread: threading.Thread) -> bool:
@@ -231,19 +306,21 @@ def _is_there(thread: threading.Thread) -> bool:
     return thread.ident is not None and thread in threading.enumerate()
 
 
-def _work(inbox: Mailbox[Order], outbox: Mailbox[BaseException | None]) -> None:
-    while (order := inbox.get()) is not None:
-        outbox.put(order())
-        del order  # do not keep the job's arrays until the next one
+def _work(inbox: Mailbox[Order], outbox: Mailbox[BaseException | None], current: Current) -> None:
+    try:
+        outbox.put(None)
+        while (order := inbox.get()) is not None:
+            outbox.put(order())
+            del order  # do not keep the job's arrays until the next one
+    except BaseException as error:
+        current.give_up(error)
 
 
-def _attempt(
-    job: Job, give_up: Callable[[], None], member: int, members: int
-) -> BaseException | None:
+def _attempt(job: Job, stop: Array, member: int, members: int) -> BaseException | None:
     try:
         job(member, members)
     except BaseException as error:
-        give_up()
+        stop[0] = 1
         return error
     return None
 

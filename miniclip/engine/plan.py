@@ -60,26 +60,33 @@ def check_plannable(tower: Any) -> None:
             raise NoPlan(f"{name or 'the tower'} ({type(module).__name__}) {reason}")
 
 
-Part: TypeAlias = tuple[Any, set[str], bool | None]  # type, names of parameters, whether causal
+# What a plan takes from the tower's configuration: where a module has another one, it cannot be
+# planned. What it reads from the modules (SETTINGS) may be changed, and is packed again.
+GEOMETRY = ("stride", "padding", "kernel", "grid", "causal")
+SETTINGS = ("eps", "heads", "config", *GEOMETRY)
+
+Part: TypeAlias = tuple[Any, set[str], list[Any]]  # type, names of parameters, geometry
 
 
 @functools.cache
 def usual_parts(tower: Any, config: Any) -> dict[str, Part]:
     """What the modules of such a tower are, by name."""
     return {
-        name: (type(module), set(module.parameters_), getattr(module, "causal", None))
+        name: (type(module), set(module.parameters_), geometry(module))
         for name, module in tower(config, 1).named_modules()
     }
 
 
+def geometry(module: Module) -> list[Any]:
+    return [module.__dict__.get(name) for name in GEOMETRY]
+
+
 def is_usual(module: Any, part: Part) -> bool:
     """Whether a module is of the usual class for its place; any activation may be another one."""
-    kind, names, causal = part
+    kind, names, usual_geometry = part
     if type(module) is not kind:
         return type(module) in ACTIVATIONS and kind in ACTIVATIONS
-    if module.parameters_.keys() != names:
-        return False
-    return causal is None or module.causal == causal
+    return module.parameters_.keys() == names and geometry(module) == usual_geometry
 
 
 def why_unknown(module: Module, part: Part | None) -> str | None:
@@ -253,8 +260,7 @@ def fingerprint(tower: Module) -> Iterator[Any]:
 
 def settings(tower: Module) -> list[Any]:
     """The numbers that modules compute with, beside their arrays."""
-    names = ("eps", "heads", "stride", "kernel", "padding", "grid")
-    return [module.__dict__.get(name) for module in tower.modules() for name in names]
+    return [module.__dict__.get(name) for module in tower.modules() for name in SETTINGS]
 
 
 class Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from miniclip import backends
 from miniclip.models.checks import check_gradient
 from miniclip.models.config import CLIPConfig, VisionConfig
 from miniclip.models.init import initialize
@@ -35,6 +36,9 @@ class CLIP(Module):
             self.add_child("", TextTransformer(config.text, config.embed_dim))
         if seed is not None:
             initialize(self, seed)
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()}\n{self.dtype} on {backends.describe(self.ops)}"
 
     @property
     def visual(self) -> ModifiedResNet | VisionTransformer:

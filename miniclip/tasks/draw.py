@@ -37,13 +37,17 @@ def parse_thing(text: str) -> Pair:
 
 
 def draw_things(things: Sequence[str], folder: Path, seed: int = SEED) -> list[Path]:
-    """A picture of each thing, named after it (red-circle.png), place and texture by chance."""
+    """A picture of each thing, named after it (red-circle.png), place and texture by chance.
+
+    The second picture of the same thing is red-circle-2.png, and so on.
+    """
     pairs = [parse_thing(thing) for thing in things]
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number, pair in enumerate(pairs):
         picture = draw_scene(make_scene(single_world((pair,)), seed, number), SIZE)
-        paths.append(folder / f"{pair[0]}-{pair[1]}.png")
+        earlier = pairs[:number].count(pair)
+        paths.append(folder / ("-".join(pair) + (f"-{earlier + 1}" if earlier else "") + ".png"))
         picture.save(paths[-1])
     return paths
 

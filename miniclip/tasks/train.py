@@ -224,6 +224,7 @@ def train(
     settings, folder = read_settings(what, changes), as_path(folder)
     pipeline, source = assemble(settings, data, init, workers, template, report, held_out)
     network = pipeline.network.to(backends.choose(backend), dtype)
+    report(f"backend {backends.describe(network.ops)}")
     about: dict[str, Any] = {
         "data": str(data or "scenes"),
         "init": str(init or ""),

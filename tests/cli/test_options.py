@@ -348,6 +348,16 @@ def _(at):
     assert [p.config.vision.activation for p in at.loaded[-2:]] == ["gelu", "quick_gelu"]
 
 
+# ------------------------------------------------------------------------ doctor
+
+
+@effect("doctor", "--json")
+def _(at):
+    report = at.json("doctor")
+    assert report["ok"] is True
+    assert "everything that should work does" in at.run("doctor")
+
+
 # ------------------------------------------------------------------------ draw
 
 

@@ -312,6 +312,8 @@ def test_damaged_files_are_compiled_again(damage, copy):
     said, noted = copy.run()
     assert are_right([np.array(x) for x in read(said)])
     assert noted.count("compiling") == 1
+    assert noted.count("what is damaged") == (damage != "gone")
+    assert noted.count("\n") <= 2
     assert copy.files() == before
     assert all(path.stat().st_size > 1000 for path in before)
     assert copy.run()[1] == ""
@@ -344,6 +346,20 @@ def test_a_folder_that_cannot_be_used(where, copy):
         assert "MINICLIP_CACHE_DIR" in noted
     if where == "others":
         assert list((copy.cache / "compiled").iterdir()) == []
+
+
+def test_a_user_without_a_home(copy):
+    """Who has no HOME and is in no list of users."""
+    lost = "import pathlib\ndef lost(path): raise RuntimeError('no home')\n"
+    said, noted = copy.run(lost + "pathlib.Path.expanduser = lost\n" + KERNELS)
+    assert are_right([np.array(x) for x in read(said)])
+    assert "not kept: no home; MINICLIP_CACHE_DIR names another folder" in noted
+
+
+def test_a_kernel_that_is_there_is_not_compiled_nor_spoken_of(copy):
+    """In one process the note comes once, however many kernels are new; in the next not at all."""
+    assert copy.run()[1].count("compiling kernels") == 1
+    assert copy.run()[1] == ""
 
 
 def test_the_folder_is_the_users_own(copy):

@@ -27,11 +27,8 @@ def workers(request):
 
 
 def nothing():
-    """For jobs in which nobody waits."""
-
-
-def giving_up(sync):
-    return lambda: sync.__setitem__(0, 1)
+    """The flag of a job in which nobody waits."""
+    return np.zeros(1, np.int64)
 
 
 # ---------------------------------------------------------------- sharing
@@ -40,7 +37,7 @@ def giving_up(sync):
 def test_every_member_runs_the_job_once(workers):
     for _ in range(20):
         seen = []
-        within(PATIENCE, lambda seen=seen: workers.run(lambda *who: seen.append(who), nothing))
+        within(PATIENCE, lambda seen=seen: workers.run(lambda *who: seen.append(who), nothing()))
         assert sorted(seen) == [(i, workers.members) for i in range(workers.members)]
 
 
@@ -50,7 +47,7 @@ def test_the_caller_is_the_first_member(workers):
     def job(member, members):
         threads[member] = threading.get_ident()
 
-    workers.run(job, nothing)
+    workers.run(job, nothing())
     assert threads[0] == threading.get_ident()
     assert len(set(threads.values())) == workers.members
 
@@ -68,7 +65,7 @@ def test_every_piece_is_claimed_once(workers):
             # nobody leaves a step before its work is done: there is nothing left of it
             assert len(taken[step]) == pieces
 
-    within(PATIENCE, lambda: workers.run(job, giving_up(sync)))
+    within(PATIENCE, lambda: workers.run(job, sync))
     for pieces_of_step in taken:
         assert sorted(pieces_of_step) == list(range(pieces))
 
@@ -95,7 +92,7 @@ def test_jobs_of_several_callers_do_not_mix(workers):
         inside.remove(member)
 
     callers = [
-        threading.Thread(target=lambda: workers.run(job, nothing), daemon=True) for _ in range(8)
+        threading.Thread(target=lambda: workers.run(job, nothing()), daemon=True) for _ in range(8)
     ]
     for caller in callers:
         caller.start()
@@ -122,7 +119,7 @@ def test_an_error_of_any_member_reaches_the_caller(workers, kind):
             meet(sync, 1, members)
 
         with pytest.raises(kind, match=f"member {bad}"):
-            within(PATIENCE, lambda job=job, sync=sync: workers.run(job, giving_up(sync)))
+            within(PATIENCE, lambda job=job, sync=sync: workers.run(job, sync))
         test_every_member_runs_the_job_once(workers)
 
 
@@ -131,7 +128,7 @@ def test_errors_of_all_members(workers):
         raise ValueError(f"member {member}")
 
     with pytest.raises(ValueError, match="member 0"):  # the caller's own comes first
-        within(PATIENCE, lambda: workers.run(job, nothing))
+        within(PATIENCE, lambda: workers.run(job, nothing()))
     test_every_member_runs_the_job_once(workers)
 
 
@@ -182,12 +179,12 @@ for busy in (0, 1):  # the member that is at work while the other one waits
             meet(sync, 0, members)
     soon(0.3)
     try:
-        workers.run(job, lambda: sync.__setitem__(0, 1))
+        workers.run(job, sync)
         print("not interrupted")
     except KeyboardInterrupt:
         print("interrupted")
     seen = []
-    workers.run(lambda member, members: seen.append(member), lambda: None)
+    workers.run(lambda member, members: seen.append(member), np.zeros(1))
     print(sorted(seen))
 
 set_threads(2)
@@ -228,15 +225,15 @@ class Interrupted:
     def put(self, order):
         return self.once("put", self.queue.put(order))
 
-    def get(self):
-        return self.once("get", self.queue.get())
+    def get(self, seconds=None):
+        return self.once("get", self.queue.get(seconds))
 
 
 @pytest.mark.parametrize("moment", ["an order given", "an outcome taken"])
 def test_ctrl_c_between_two_lines_of_the_team(moment):
     """The members' work is over when the caller goes on, and the next job is whole."""
     workers = Team(3)
-    workers.run(lambda member, members: None, nothing)
+    workers.run(lambda member, members: None, nothing())
     if moment == "an order given":
         workers._inboxes[0] = Interrupted(workers._inboxes[0], "put")
     else:
@@ -248,10 +245,10 @@ def test_ctrl_c_between_two_lines_of_the_team(moment):
         seen.append(member)
 
     with pytest.raises(KeyboardInterrupt):
-        within(5, lambda: workers.run(job, nothing))
+        within(5, lambda: workers.run(job, nothing()))
     time.sleep(0.5)
     seen.clear()
-    within(5, lambda: workers.run(job, nothing))
+    within(5, lambda: workers.run(job, nothing()))
     assert sorted(seen) == [0, 1, 2]
     workers.dismiss()
 
@@ -300,7 +297,7 @@ def output_of(code, **environment):
 
 def members_at_work():
     seen = []
-    team().run(lambda member, members: seen.append(members), nothing)
+    team().run(lambda member, members: seen.append(members), nothing())
     assert seen == [team().members] * team().members
     return len(seen)
 
@@ -384,7 +381,7 @@ def test_an_idle_team_keeps_nothing_of_its_last_job(workers):
 
     large = Large()
     gone = weakref.ref(large)
-    workers.run(lambda member, members, large=large: None, nothing)
+    workers.run(lambda member, members, large=large: None, nothing())
     del large
     end = time.monotonic() + PATIENCE
     while gone() is not None and time.monotonic() < end:  # the others are a moment behind

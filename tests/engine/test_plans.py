@@ -488,3 +488,68 @@ def test_every_kind_of_input_goes_the_same_way(pipeline):
     assert relative(got, pipeline.network.visual(pipeline.preprocess(raw))) < 1e-5
     unit = pipeline.encode_image(raw, normalize=True)
     np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-6)
+
+
+# A setting of every kind, in one module: what the plan reads from it, and what it takes from the
+# configuration (with another one the modules have to do it).
+CHANGES = {
+    "vit": [
+        ("visual.ln_pre", "eps", 0.3),
+        ("visual.transformer.resblocks.1.ln_1", "eps", 0.3),
+        ("visual.transformer.resblocks.1.ln_2", "eps", 0.3),
+        ("visual.ln_post", "eps", 0.3),
+        ("visual.transformer.resblocks.1.attn", "heads", 4),
+        ("visual.transformer.resblocks.2.attn", "heads", 4),
+        ("visual.transformer.resblocks.1.attn", "causal", True),
+        ("transformer.resblocks.1.ln_2", "eps", 0.3),
+        ("transformer.resblocks.1.attn", "heads", 2),
+        ("transformer.resblocks.0.attn", "causal", False),
+        ("ln_final", "eps", 0.3),
+    ],
+    "resnet": [
+        ("visual.bn2", "eps", 0.3),
+        ("visual.layer2.1.bn2", "eps", 0.3),
+        ("visual.layer3.0.downsample.1", "eps", 0.3),
+        ("visual.attnpool", "heads", 8),
+    ],
+    "resnet with a plain mean": [
+        ("visual.avgpool", "kernel", 1),
+        ("visual.conv1", "stride", 1),
+        ("visual.conv2", "stride", 2),
+        ("visual.conv3", "padding", 2),
+        ("visual.layer2.0.conv2", "padding", 2),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "setting", "value"),
+    [(kind, *change) for kind, changes in CHANGES.items() for change in changes],
+)
+def test_a_changed_setting_is_noticed(kind, name, setting, value):
+    """The next answer is the textbook's with the new setting, or the error that it gives there."""
+    pipeline = pipeline_of(kind)
+    size = pipeline.config.vision.image_resolution
+    x = pictures(2, size, size)
+    ids = None if pipeline.config.text is None else texts(pipeline.config.text, 2)
+    textbook = network_of(miniclip, CONFIGS[kind], backend="numpy")
+    before, after = ours_and_textbooks(pipeline, textbook, name, x, ids)
+    assert relative(before, after) < 1e-5
+    for network in (pipeline.network, textbook):
+        module = dict(network.named_modules())[name]
+        assert getattr(module, setting) != value
+        setattr(module, setting, value)
+    try:
+        changed, expected = ours_and_textbooks(pipeline, textbook, name, x, ids)
+    except ValueError:  # another map than its shortcut: refused by plans and modules alike
+        with pytest.raises(ValueError, match=r".+"):
+            pipeline.encode_image(x)
+        return
+    assert relative(expected, before) > 1e-3, "the setting changes nothing here"
+    assert relative(changed, expected) < 1e-5
+
+
+def ours_and_textbooks(pipeline, textbook, name, x, ids):
+    if name.startswith("visual"):
+        return pipeline.encode_image(x), textbook.visual(x)
+    return pipeline.encode_text(ids), textbook.text(ids)

@@ -57,6 +57,10 @@ BUGS = [
     Bug("tokens of a picture in the next one's place", "tokens", CPU, "run, y[part].reshape(-1, program.width)", "run, y[part].swapaxes(0, 1).reshape(-1, program.width)"),
     Bug("steps for embeddings taken for those for tokens", "tokens", CPU, "key = (all_tokens, size,", "key = (False, size,"),
     Bug("tokens of the map before the last", "tokens", RESNET, "program.output, program.columns = x.name, x.channels", "program.output, program.columns = pooled.name, x.channels"),
+    Bug("positions of a map turned", "wide maps", RESNET, "pool.positions(x.height, x.width)", "pool.positions(x.width, x.height)"),
+    Bug("a new eps not noticed", "new eps", CPU, 'SETTINGS = ("eps", "heads",', 'SETTINGS = ("heads",'),
+    Bug("a new number of heads not noticed", "new heads", CPU, 'SETTINGS = ("eps", "heads",', 'SETTINGS = ("eps",'),
+    Bug("another kernel not noticed", "new kernel", CPU, '"padding", "kernel", "grid"', '"padding", "grid"'),
     Bug("out-of-date plan used", "new weights", CPU, "all(old() is new for", "any(True or old() is new for"),
     Bug("modules compared, not arrays", "new weights", CPU, "            yield parameter.data\n", "            yield parameter\n"),
     Bug("running statistics not compared", "new statistics", CPU, "        yield from module.buffers_.values()\n", ""),
@@ -93,6 +97,14 @@ def check(where):
             checks.check_tokens(miniclip, name, size)
     elif where == "other sizes":
         checks.check_sizes(miniclip, "vit", [(16, 16)])
+    elif where == "wide maps":
+        checks.check_sizes(miniclip, "resnet", [(64, 128)])
+    elif where == "new eps":
+        checks.check_new_weights_are_seen(miniclip, checks.change_eps)
+    elif where == "new heads":
+        checks.check_new_weights_are_seen(miniclip, checks.change_heads)
+    elif where == "new kernel":
+        checks.check_another_kernel(miniclip)
     elif where == "antialias":
         checks.check_antialias(miniclip)
     elif where == "new weights":

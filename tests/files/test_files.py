@@ -1,4 +1,4 @@
-"""Files are whole or not there; the cache folder is where the environment says; tables line up."""
+"""Files are whole or not there; the cache is where the environment says; tables line up."""
 
 import errno
 import os

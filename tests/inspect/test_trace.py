@@ -30,7 +30,7 @@ def test_saved_and_compared(tmp_path, dtype):
     t.save(path)
     result = t.compare(path)
     assert result.equal
-    assert len(result.differences) == len(t)
+    assert len(result.differences) == len(t.everything) > 2 * len(t)
     assert result.only_here == result.only_there == []
     with pytest.raises(ValueError, match=r"path: got .*monday', expected a name that ends in .npz"):
         t.save(tmp_path / "monday")

@@ -64,9 +64,9 @@ class Mutant:
 
 
 def files_of(room):
-    """The files of a room, named from the package's folder. files and tables are one room."""
+    """The files of a room, named from the package's folder. Those that stand alone are one room."""
     if room == "files":
-        return ["files.py", "tables.py"]
+        return ["files.py", "notes.py", "tables.py"]
     return sorted(p.relative_to(PACKAGE).as_posix() for p in (PACKAGE / room).rglob("*.py"))
 
 

@@ -19,7 +19,7 @@ PACKAGE = Path(miniclip.__file__).parent
 
 # Each room may import the rooms before it. Rooms on one line do not import each other.
 ORDER = [
-    ["files", "tables", "ops"],
+    ["files", "notes", "tables", "ops"],
     ["inputs", "world", "check"],
     ["cpu"],
     ["backends"],

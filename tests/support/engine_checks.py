@@ -264,6 +264,27 @@ def check_new_weights_are_seen(package, change, name="vit"):
         assert relative(got, expected) < 1e-4, f"{kind}: not what the modules say"
 
 
+def change_eps(network):
+    network.visual.ln_post.eps = network.text.ln_final.eps = 0.3
+
+
+def change_heads(network):
+    for tower in (network.visual, network.text):
+        attn = list(tower.transformer.resblocks)[1].attn
+        attn.heads = 4 if attn.heads == 2 else 2
+
+
+def check_another_kernel(package):
+    """The stem's average over other squares: for the modules to do, or to refuse."""
+    network = network_of(package, CONFIGS["resnet with a plain mean"])
+    plan = engine_of(package).Plan(network)
+    assert plan.of("image") is not None
+    network.visual.avgpool.kernel = 1
+    assert plan.of("image") is None
+    network.visual.avgpool.kernel = 2
+    assert plan.of("image") is not None
+
+
 def scale_parameters(network):
     """New arrays for everything that is learned."""
     for _, parameter in network.named_parameters():

@@ -1,20 +1,31 @@
 """What must hold of traces and their comparison; planted bugs go through the very same checks."""
 
+import dataclasses
 import threading
 
 import numpy as np
 import pytest
 import torch
-from model_checks import CONFIGS, VIT, inputs_for
+from model_checks import CONFIGS, RESNET, VIT, inputs_for, with_vision
 from original import living_state, load_into_original, original_clip
 
-from miniclip import inspect
-from miniclip.models import CLIP
+from miniclip import inspect, models
+from miniclip.inspect.trace import as_host, named_for_trace
+
+KINDS = {
+    **CONFIGS,
+    "mean": with_vision(RESNET, pool="average"),
+    "gelu": dataclasses.replace(
+        with_vision(VIT, activation="gelu"),
+        text=dataclasses.replace(VIT.text, activation="gelu_tanh"),
+    ),
+}
 
 
 def ours(kind, dtype="float64"):
-    model = CLIP(CONFIGS[kind], seed=None).to(dtype=dtype)
-    model.load_state_dict(living_state(CONFIGS[kind], 1))
+    """By the class as `models` has it now, so that a planted one is taken."""
+    model = models.clip.CLIP(KINDS[kind], seed=None).to(dtype=dtype)
+    model.load_state_dict(living_state(KINDS[kind], 1))
     return model
 
 
@@ -40,6 +51,14 @@ def watched(kind, change=lambda model: None):
     return activations
 
 
+def culprit_of(model, good):
+    result = traced(model).compare(good)
+    assert not result.equal
+    assert result.culprit is not None, result.summary()
+    assert f"; it arose in the {result.culprit}" in result.summary()
+    return str(result.culprit)
+
+
 def check_hooks(kind="vit"):
     """Forward and backward of every module that PyTorch's hooks see, to 1e-9."""
     activations = watched(kind)
@@ -48,8 +67,14 @@ def check_hooks(kind="vit"):
     result = t.compare(activations)
     assert result.equal, result
     names = {d.name for d in result.differences}
+    parameters = {f"{name}.grad" for name, _ in ours(kind).named_parameters()}
+    assert parameters <= names
+    went_in = {n for n in names if ".input" in n}
+    assert len(went_in) > 60
+    names -= parameters | went_in
     never_called = ("attn.out_proj", "attnpool.", "visual.transformer.resblocks.0.attn.out_proj")
-    missing = {n for n in activations if n not in names and not any(x in n for x in never_called)}
+    missing = set(activations) - names - parameters - went_in
+    missing = {n for n in missing if not any(x in n for x in never_called)}
     assert missing == set()
     outputs = {n for n in names if not n.endswith(".grad")}
     gradients = {n.removesuffix(".grad") for n in names - outputs}
@@ -103,13 +128,92 @@ def check_threads():
     model = ours("vit")
     pictures, ids, _ = inputs_for(VIT)
     with inspect.trace(model) as t:
-        other = threading.Thread(target=model.visual, args=(pictures,))
-        other.start()
-        other.join()
+        in_another_thread(lambda: model.visual(pictures))
         assert len(t) == 0
-        model.text(ids)
+        with model.record():
+            y = model.text(ids)
+            in_another_thread(lambda: forward_and_back(model.visual, pictures))
+            model.text.backward(np.ones_like(y))
     assert "token_embedding" in t
-    assert "visual.conv1" not in t
+    assert "token_embedding.grad" in t
+    assert [name for name in t.everything if name.startswith("visual")] == []
+
+
+def in_another_thread(do):
+    failed = []
+
+    def run():
+        try:
+            do()
+        except Exception as error:  # raised again where the test sees it
+            failed.append(error)
+
+    other = threading.Thread(target=run)
+    other.start()
+    other.join()
+    assert failed == []
+
+
+def forward_and_back(tower, x):
+    with tower.record():
+        tower.backward(np.ones_like(tower(x)))
+
+
+def check_shares():
+    """What a pass adds to the gradients is kept by itself, and they become what they would be."""
+    model = ours("vit")
+    pictures, _, _ = inputs_for(VIT)
+    forward_and_back(model.visual, pictures)
+    once = {n: p.grad for n, p in model.visual.named_parameters()}
+    with inspect.trace(model) as t:
+        forward_and_back(model.visual, pictures)
+    for name, parameter in model.visual.named_parameters():
+        assert np.array_equal(t.everything[f"visual.{name}.grad"], once[name])
+        assert np.array_equal(parameter.grad, 2 * once[name])
+
+
+def with_broken(name, method, kind="vit"):
+    """A model of which one module gives a thousandth too much."""
+    model = ours(kind)
+    module = dict(named_for_trace(model))[name]
+    right = getattr(module, method)
+    setattr(module, method, lambda x: 1.001 * right(x))
+    return model
+
+
+def check_culprits():
+    """A module that makes wrong of right, forward and backward; one around that mixes its parts."""
+    good = traced(ours("vit"))
+    assert traced(ours("vit")).compare(good).culprit is None
+    for name in ("visual.ln_post", "visual.transformer.resblocks.1"):
+        for method in ("forward", "backward"):
+            culprit = traced(with_broken(name, method)).compare(good).culprit
+            assert str(culprit) == f"{method} of {name}"
+    spoilt = {
+        name: x * 2 if name == "visual.ln_post.grad" else x for name, x in as_host(good).items()
+    }
+    assert str(traced(ours("vit")).compare(spoilt).culprit) == "backward of visual.pool"
+
+
+def check_culprits_by_hooks():
+    """Against PyTorch, whose modules have inputs as well, and parameters with gradients."""
+    activations = watched("vit")
+    parameters = {name for name, _ in ours("vit").named_parameters()}
+    assert {f"{name}.grad" for name in parameters} <= set(activations)
+    for name in ("visual.ln_post", "visual.transformer.resblocks.1"):
+        for method in ("forward", "backward"):
+            culprit = traced(with_broken(name, method)).compare(activations).culprit
+            assert str(culprit) == f"{method} of {name}"
+
+
+def check_unknown():
+    """Where the other side knows nothing of a module's input, the module around is named."""
+    good = as_host(traced(ours("vit")))
+    ours_alone = (".input", "visual.tokens", "visual.pool")
+    outputs = {n: x for n, x in good.items() if not any(part in n for part in ours_alone)}
+    result = traced(with_broken("visual.ln_post", "backward")).compare(outputs)
+    assert result.first.name == "visual.transformer.grad"
+    assert str(result.culprit) == "backward of visual"
 
 
 def check_comparison():

@@ -16,6 +16,8 @@ from miniclip.backends.numpy import *  # noqa: F403 (a backend is the textbook's
 
 # isort: split
 # after the textbook, because these take the places of the textbook's
+from numba import config
+
 from miniclip.backends.numba.attention import *  # noqa: F403
 from miniclip.backends.numba.conv import *  # noqa: F403
 from miniclip.backends.numba.linear import *  # noqa: F403
@@ -28,4 +30,12 @@ ENGINE = "miniclip.engine.plan"  # by its name: engines are built on backends
 
 
 def check_device() -> None:  # type: ignore[no-redef]
-    """Numba runs everywhere NumPy does; where it is missing, importing this module says so."""
+    """Numba runs everywhere NumPy does; where it is missing, importing this module says so.
+
+    Raises RuntimeError where Numba is told not to compile.
+    """
+    if getattr(config, "DISABLE_JIT", 0):
+        raise RuntimeError(
+            "the numba backend: NUMBA_DISABLE_JIT is set, expected it unset (its kernels only run "
+            "compiled; to step through the ops take the numpy backend)"
+        )

@@ -120,7 +120,7 @@ class Program:
                 if sync[0]:
                     return  # another member gave up
 
-        workers.run(job, lambda: sync.__setitem__(0, 1))
+        workers.run(job, sync)
         rows = run.space[self.output][: len(out) * self.columns]
         out[:] = rows.reshape(len(out), self.columns)[:, : out.shape[1]]
         run.space = {}

@@ -1,7 +1,6 @@
-"""`miniclip bench`: what it counts, whose turn it is, what follows from times; no time itself."""
+"""`miniclip bench` as a whole: beside PyTorch and ONNX Runtime, and as a command."""
 
 import contextlib
-import itertools
 import json
 import mmap
 import platform
@@ -9,32 +8,20 @@ import re
 import sys
 import time
 import types
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bench_checks import RN, TEXT, TINY, VIT, Machine, needs
 
 from miniclip import cli
 from miniclip.bench import flops, measure, memory, memory_child, peers, report, run, subjects
 from miniclip.bench import inputs as bench_inputs
 from miniclip.bench import threads as bench_threads
 from miniclip.bench import training as bench_training
-from miniclip.bench.measure import Limits, Subject
+from miniclip.bench.measure import Subject
 from miniclip.cpu import team as team_file
 from miniclip.models import CLIP, OPENAI_CONFIGS, CLIPConfig, TextConfig, VisionConfig, get_config
-
-TEXT = TextConfig(context_length=12, vocab_size=40, width=32, heads=2, layers=2)
-VIT = CLIPConfig(24, VisionConfig(32, 2, 32, 4, patch_size=8, stride=4), TEXT)  # overlapping
-RN = CLIPConfig(24, VisionConfig(64, (1, 2, 1, 1), 8, 4), TEXT)
-TINY = pytest.mark.parametrize("config", [VIT, RN], ids=["vit", "rn"])
-
-
-def needs(*libraries):
-    for library in libraries:
-        if find_spec(library) is None:
-            pytest.skip(f"{library} is not installed: optional, for comparisons")
-
 
 # ------------------------------------------------------------------------ operations
 
@@ -144,32 +131,6 @@ def test_ids_of_a_short_context_and_of_no_room():
 
 
 # ------------------------------------------------------------------------ turns
-
-
-class Machine:
-    """A clock that only runs when somebody works; `busy`: what spins on in coming pauses."""
-
-    def __init__(self, busy=()):
-        self.now = self.work = 0.0
-        self.busy, self.log, self.pauses = list(busy), [], 0
-
-    def limits(self, **changes):
-        return Limits(**changes, clock=lambda: self.now, cpu=lambda: self.work, sleep=self.sleep)
-
-    def sleep(self, seconds):
-        self.now += seconds
-        self.pauses += 1
-        if self.busy:
-            self.work += self.busy.pop(0) * seconds
-
-    def subject(self, name, seconds, repeats=1):
-        durations = itertools.cycle(seconds)
-
-        def work():
-            self.log.append(name)
-            self.now += next(durations)
-
-        return Subject(name, work, repeats)
 
 
 def test_everybody_takes_turns_and_each_round_starts_with_another():

@@ -1,0 +1,53 @@
+"""Notes on standard error: once for each thing, and never an error."""
+
+import io
+import sys
+
+import pytest
+
+from miniclip import notes
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch):
+    monkeypatch.setattr(notes, "_said", set())
+
+
+def test_each_thing_is_said_once(capsys):
+    notes.say_once("kernels", "compiling")
+    notes.say_once("kernels", "compiling again")
+    notes.say_once("cache", "no home")
+    notes.say("twice")
+    notes.say("twice")
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines() == [
+        f"miniclip: {line}" for line in ("compiling", "no home", "twice", "twice")
+    ]
+
+
+@pytest.mark.parametrize("stream", [None, "closed", "broken"])
+def test_it_is_no_error_where_nobody_can_hear_it(stream, monkeypatch):
+    class Broken(io.StringIO):
+        def write(self, text):
+            raise OSError("gone")
+
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", {None: None, "closed": closed, "broken": Broken()}[stream])
+    notes.say("hello")
+
+
+def test_it_is_heard_at_once(monkeypatch):
+    """Not when the buffer is full: a program may be killed before."""
+
+    class Stream(io.StringIO):
+        flushed = 0
+
+        def flush(self):
+            self.flushed += 1
+
+    stream = Stream()
+    monkeypatch.setattr(sys, "stderr", stream)
+    notes.say("hello")
+    assert (stream.getvalue(), stream.flushed) == ("miniclip: hello\n", 1)
