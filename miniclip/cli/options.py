@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from miniclip.cli.parser import Parser
 
@@ -27,12 +27,17 @@ def needs(options: argparse.Namespace, other: str, *names: str) -> None:
 
 def excludes(options: argparse.Namespace, other: str, *names: str) -> None:
     """Raise ValueError for two options that cannot both be done."""
-    if getattr(options, other) not in (None, False):
+    if is_given(getattr(options, other)):
         for name in names:
-            if getattr(options, name) not in (None, False):
+            if is_given(getattr(options, name)):
                 raise ValueError(
                     f"{as_typed(name)}: got it beside {as_typed(other)}, expected one of both"
                 )
+
+
+def is_given(value: Any) -> bool:
+    """Whether an option has a value of the user's: 0 is one."""
+    return value is not None and value is not False
 
 
 def as_typed(name: str) -> str:

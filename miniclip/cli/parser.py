@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A question after a message, or nothing where no known word is like it."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, list(known))
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -75,6 +75,8 @@ class Seer:
         return np.full((1, 3, 2, 2), int(paths[0].stem), np.float32)
 
     def encode_image(self, pixels, normalize=False, progress=None):
+        assert normalize
+        assert progress is False  # one bar a chunk would be many
         numbers = [int(x) for x in pixels[:, 0, 0, 0]]
         width = len(self.texts) + 1
         known = [self.texts[self.captions[n]] if self.knows(n) else width - 1 for n in numbers]
@@ -83,6 +85,7 @@ class Seer:
     def encode_text(self, texts, normalize=False, truncate=False, progress=None):
         assert normalize
         assert truncate  # as in training
+        assert progress is False
         return np.eye(len(self.texts) + 1)[[self.texts[text] for text in texts]]
 
 
@@ -200,3 +203,77 @@ def test_pictures_come_in_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 3)
     captions = [f"c{n}" for n in range(8)]
     assert evaluate_pictures(Seer(captions), written(tmp_path, captions)).pictures == 8
+
+
+# ------------------------------------------------------------------------ what is handed on
+
+
+def test_pictures_are_read_once_by_as_many_threads(tmp_path, monkeypatch):
+    """Chunk by chunk, none twice and none beyond the last; each row with all its captions."""
+    loads, made = [], []
+
+    class Noted(module.PictureData):
+        def __init__(self, listing, transform, workers, seed, report):
+            made.append((workers, seed))
+            super().__init__(listing, transform, workers, seed, report)
+
+        def load(self, indices, epoch):
+            loads.append((list(indices), epoch))
+            return super().load(indices, epoch)
+
+    monkeypatch.setattr(module, "PictureData", Noted)
+    monkeypatch.setattr(module, "CHUNK", 3)
+    captions = [f"c{n}" for n in range(7)]
+    data = written(tmp_path, captions)
+    data.write_text(data.read_text() + "\n0.png,c1\n0.png,c0\n3.png,c1\n")
+    result = evaluate_pictures(Seer(captions), data)
+    assert made == [(2, 0)]
+    assert loads == [([0, 1, 2], 0), ([3, 4, 5], 0), ([6], 0)]
+    assert (result.pictures, result.source, result.model) == (7, str(data), "seer")
+    assert not result.held_out
+    score = result.find("image to text")
+    assert (score.choices, score.right) == (7, 7)  # of c0 and c1 one is enough
+    assert score.chance == pytest.approx((5 * 1 / 7 + 2 * 2 / 7) / 7)
+    evaluate_pictures(Seer(captions), data, workers=5)
+    assert made[-1] == (5, 0)
+
+
+def test_broken_pictures_are_printed_where_nobody_listens(tmp_path, capsys):
+    evaluate_pictures(Seer(["a"]), written(tmp_path, ["a"], ["broken.png"]))
+    broken = str(tmp_path / "broken.png")
+    assert capsys.readouterr().out == f"{broken!r} is left out: torn\n"
+
+
+def test_class_folders_by_their_template(tmp_path):
+    for name, number in (("cats", 0), ("dogs", 1)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{number}.png").write_bytes(b"")
+    for template, captions in (
+        ({}, ["a photo of a cats", "a photo of a dogs"]),
+        ({"template": "{}!"}, ["cats!", "dogs!"]),
+    ):
+        result = evaluate_pictures(Seer(captions), str(tmp_path), **template)
+        (score,) = result.scores
+        assert (score.question, score.right, score.total) == ("class", 2, 2)
+
+
+def test_nothing_to_ask_about_word_by_word(tmp_path):
+    with pytest.raises(ValueError, match="held out") as error:
+        evaluate_pictures(Seer([]), HeldOut("the source", 0.1, (), ()))
+    message = "the source: no picture was held out, so there is none to ask about"
+    assert str(error.value) == message
+    with pytest.raises(ValueError, match="template") as error:
+        evaluate_pictures(Seer([]), tmp_path, template="a {")
+    assert str(error.value) == "template: got 'a {', expected a sentence with {}"
+    with pytest.raises(ValueError, match="none of") as error:
+        evaluate_pictures(Seer([]), written(tmp_path, [], ["broken.png"]), report=str)
+    assert str(error.value) == "data: none of 1 pictures can be read"
+    held = HeldOut(str(tmp_path), 0.0, (), ())
+    (tmp_path / "run").mkdir()
+    held.write(tmp_path / "run")
+    with pytest.raises(ValueError, match="was trained") as error:
+        own_data(tmp_path / "run", None)
+    assert str(error.value) == (
+        f"{tmp_path / 'run'}: was trained on {tmp_path}, of which no picture was held out "
+        "(--held-out): name pictures to ask about by --data"
+    )

@@ -1,7 +1,9 @@
 """Pictures that a run does not train on: which and how many, and that no side sees the other's."""
 
+import hashlib
 import json
 import random
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -55,6 +57,8 @@ def test_a_picture_is_on_one_side_with_all_its_captions(tmp_path):
     training, held = split(table(tmp_path, rows), 0.3)
     assert len(held.rows) == 9
     assert not {row.path for row in training.rows} & {row.path for row in held.rows}
+    data = read_pictures(tmp_path / "data.csv", None, held_out=0.3)
+    assert data.summary() == "7 pictures in 21 rows, 3 more held out"
 
 
 def test_every_class_gives_its_share(tmp_path):
@@ -104,3 +108,73 @@ def test_a_folder_that_holds_its_table(tmp_path):
     (tmp_path / "captions.csv").unlink()
     assert names(read_listing(tmp_path, "{}").rows) == ["a.png"]
     assert not Listing().classes
+
+
+def lowest(paths, number):
+    """The paths with the lowest SHA-256: the rule, so that nobody's pictures change sides."""
+    return set(sorted(paths, key=lambda path: hashlib.sha256(path.encode()).hexdigest())[:number])
+
+
+def test_which_pictures_are_held_out(tmp_path):
+    """By the path inside the data, of a table or of class folders, and in full outside of it."""
+    _, held = split(table(tmp_path / "a", PAIRS), 0.25)
+    assert set(names(held.rows)) == lowest([name for name, _ in PAIRS], 5)
+    assert names(held.rows) == [name for name, _ in PAIRS if name in set(names(held.rows))]
+    for name in ("cats", "dogs"):
+        (tmp_path / "b" / name).mkdir(parents=True)
+        for n in range(8):
+            Image.new("RGB", (4, 4)).save(tmp_path / "b" / name / f"{n}.png")
+    _, held = split(tmp_path / "b", 0.5)
+    inside = {path.relative_to(tmp_path / "b").as_posix() for path in (r.path for r in held.rows)}
+    expected = [lowest([f"{name}/{n}.png" for n in range(8)], 4) for name in ("cats", "dogs")]
+    assert inside == expected[0] | expected[1]
+    outside = [(f"/pictures/{n}.png", "c") for n in range(10)]
+    _, held = split(table(tmp_path / "c", outside), 0.3)
+    assert {str(row.path) for row in held.rows} == lowest([path for path, _ in outside], 3)
+
+
+def test_the_record_names_everything_in_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table(Path("a"), PAIRS[:4])
+    _, held = split(Path("a/data.csv"), 0.5)
+    assert held.source == str(tmp_path / "a" / "data.csv")
+    held.write(tmp_path)
+    text = (tmp_path / RECORD).read_text()
+    record = json.loads(text)
+    rows = [
+        {"image": str(tmp_path / row.path), "captions": list(row.captions)} for row in held.rows
+    ]
+    assert record == {"source": held.source, "share": 0.5, "classes": [], "rows": rows}
+    assert text.startswith('{\n "source": ')  # a line for each thing: people look into it
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_held_out("~").rows == tuple(
+        Row(tmp_path / row.path, row.captions) for row in held.rows
+    )
+
+
+def test_what_training_reads_of_a_listing_that_is_split(tmp_path):
+    """Skips, other files and classes are those of the whole."""
+    (tmp_path / "cats").mkdir()
+    for n in range(4):
+        Image.new("RGB", (4, 4)).save(tmp_path / "cats" / f"{n}.png")
+    (tmp_path / "notes.txt").write_text("")
+    training, _ = split(tmp_path, 0.5)
+    assert (training.ignored, training.classes, training.skips) == (1, True, [])
+    file = table(tmp_path / "a", [*PAIRS, ("", "no path")])
+    training, _ = split(file, 0.5)
+    assert [skip.line for skip in training.skips] == [22]
+    assert not training.classes
+
+
+@pytest.mark.parametrize("rows", [4, 5, 6, 7])
+def test_how_many_skipped_rows_are_told(rows, tmp_path):
+    """Five one by one, the others as a number."""
+    lines = []
+    file = table(tmp_path, [("a.png", "a"), *[("", "c")] * rows])
+    read_pictures(file, None, report=lines.append)
+    assert (
+        lines[:5]
+        == [f"{file}, line {n}, skipped: the path is empty" for n in range(3, 3 + rows)][:5]
+    )
+    further = {6: "1 further row skipped", 7: "2 further rows skipped"}
+    assert lines[5:] == ([f"{file}: {further[rows]}"] if rows in further else [])

@@ -30,14 +30,22 @@ from miniclip.training.schedule import learning_rate
 from miniclip.training.targets import contrastive_floor, positives
 from miniclip.world.captions import ZH_SHAPES
 
+
+@pytest.fixture(autouse=True)
+def no_plot(monkeypatch):
+    """matplotlib takes longer than the steps; test_objectives.py looks at the plot."""
+    monkeypatch.setattr(loop, "plot_log", lambda log, picture: picture.write_bytes(b""))
+
+
 # ------------------------------------------------------------------------ against PyTorch
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_the_loss_curve_is_pytorchs(kind, backend):
-    """50 steps in float64: forward, backward, clipping, AdamW, schedule, clamp, statistics."""
-    checks.check_same_curve(kind, "float64", backend, steps=50, tolerance=1e-7)
+    """In float64: forward, backward, clipping, AdamW, schedule, clamp, statistics."""
+    steps = 50 if backend == "numpy" else 14  # the warm-up, and some steps of the way down
+    checks.check_same_curve(kind, "float64", backend, steps=steps, tolerance=1e-7)
 
 
 def test_the_loss_curve_of_the_sigmoid_loss():
@@ -46,7 +54,7 @@ def test_the_loss_curve_of_the_sigmoid_loss():
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_the_loss_curve_in_float32(backend):
-    checks.check_same_curve("vit", "float32", backend, steps=50, tolerance=1e-4)
+    checks.check_same_curve("vit", "float32", backend, steps=20, tolerance=1e-4)
     checks.check_same_curve("resnet", "float32", backend, steps=5, tolerance=1e-3)
 
 

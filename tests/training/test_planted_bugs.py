@@ -118,6 +118,7 @@ def test_it_is_found(bug, tmp_path):
         assert is_caught(CHECKS[bug.where]), f"not found: {bug.name}"
 
 
+@pytest.mark.slow  # the same checks run quickly in this room's other files
 @pytest.mark.parametrize("where", list(CHECKS))
 def test_without_a_bug_nothing_is_found(where, tmp_path):
     """The control: the same copying and importing, nothing planted."""

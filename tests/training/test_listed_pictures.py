@@ -242,6 +242,10 @@ def test_several_captions_are_chosen_by_seed_epoch_and_index(tmp_path):
     other, _ = read(path, seed=6)
     assert other.load(range(30), 0)[1] != chosen[0]
     assert data.summary() == "1 picture in 30 rows"
+    pair = json.dumps({"image": "1.png", "caption": ["a", "b"]})
+    two, _ = read(write(tmp_path, "y.jsonl", "\n".join([pair] * 30)), seed=5)
+    rngs = [np.random.default_rng([5, 0, index]) for index in range(30)]
+    assert two.load(range(30), 0)[1] == ["ab"[rng.integers(2)] for rng in rngs]
 
 
 # ------------------------------------------------------------------------ folders
@@ -513,7 +517,7 @@ def test_a_batch_of_broken_pictures(tmp_path):
     data, lines = read(numbered(tmp_path, 5), Fake(bad=[1, 2, 3]))
     for _ in range(2):
         batch, captions = data.load([2, 1, 3, 2], 0)
-        assert (batch.shape, captions) == ((0, 3, 0, 0), [])
+        assert (batch.shape, batch.dtype, captions) == ((0, 3, 0, 0), np.float32, [])
     assert len(lines) == 3
     assert data.load([1, 4], 0)[1] == ["c4"]
 
@@ -641,6 +645,7 @@ def test_the_summary(tmp_path):
 
 def test_it_prints_where_nobody_listens(tmp_path, capsys):
     data = read_pictures(numbered(tmp_path, 2), Fake(bad=[0]))
+    assert (data._workers, data._seed) == (2, 0)
     data.load([0, 1], 0)
     assert capsys.readouterr().out == f"{str(tmp_path / '0.png')!r} is left out: torn\n"
 
