@@ -89,6 +89,10 @@ class Pipeline:
             f"{network.dtype} on {network.ops.name}>"
         )
 
+    def __str__(self) -> str:
+        """What `print` shows: also, whose code computes, so that an edit is made where it counts."""
+        return f"{self!r}\nbackend {backends.describe(self.network.ops)}"
+
     @property
     def config(self) -> CLIPConfig:
         return self.network.config

@@ -12,6 +12,7 @@ from pipelines import make_pipeline
 from safetensors.numpy import load_file
 
 import miniclip
+from miniclip import ops
 from miniclip.inputs.bpe import train_merges
 from miniclip.inputs.preprocess import Transform
 from miniclip.inputs.tokenizer import Tokenizer
@@ -146,6 +147,9 @@ def test_the_dtype_and_backend_of_a_model():
 def test_what_a_model_says_of_itself(model):
     count = sum(x.size for x in model.network.state_dict().values())
     assert repr(model) == f"<miniclip tiny: {count:,} parameters, float64 on numpy>"
+    printed = str(model).split("\n")
+    assert printed[0] == repr(model)
+    assert printed[1] == f"backend numpy, all {len(ops.PAIRS) + len(ops.STEPS)} ops the textbook's"
     bare = Pipeline(model.network)
     assert repr(bare) == f"<miniclip model: {count:,} parameters, float64 on numpy>"
     assert (bare.folder, bare.knows) == (None, None)
