@@ -12,8 +12,12 @@ from typing import BinaryIO
 
 def as_path(path: str | os.PathLike[str]) -> Path:
     """The one rule for paths that users give: a `~` in front is their home (write ./~ for a file
-    of that name)."""
-    return Path(os.path.expanduser(path))
+    of that name). FileNotFoundError for a user without a home.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded == "~" or expanded.startswith(f"~{os.sep}"):
+        raise FileNotFoundError(f"path: got {expanded!r}, but this user has no home")
+    return Path(expanded)
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def kept() -> tuple[Path | None, str]:
         check_private(folder)
         with tempfile.NamedTemporaryFile(dir=folder):  # a disk that is full or read-only says so
             os.utime(folder)  # used today
-    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+    except OSError as error:  # of a user without a home, too
         return None, f"{error}; MINICLIP_CACHE_DIR names another folder"
     if is_new:
         delete_unused(root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import chain, islice
 from typing import Any
@@ -60,7 +61,8 @@ def checked_pixels(images: Array, name: str, transform: Transform) -> Array:
     if images.size == 0:
         raise PictureError(f"{name}: got an array of shape {images.shape}, which has no pixels")
     usual, largest = largest_pixel(transform), float(np.abs(images).max())
-    if largest > SURELY_NOT_NORMALISED * usual:  # (NaN is found later, with its cause)
+    too_large = largest > SURELY_NOT_NORMALISED * usual
+    if too_large and math.isfinite(largest):  # NaN and infinity are found later, with their cause
         raise PictureError(
             f"{name}: got floats up to {largest:.3g} in {images.shape}, expected normalised pixels "
             f"(at most {usual:.3g}): pass pictures as uint8 (H, W, 3), or through preprocess"

@@ -90,7 +90,7 @@ class Pipeline:
         )
 
     def __str__(self) -> str:
-        """What `print` shows: also, whose code computes, so that an edit is made where it counts."""
+        """What `print` shows: also whose ops compute, so that an edit is made where it counts."""
         return f"{self!r}\nbackend {backends.describe(self.network.ops)}"
 
     @property

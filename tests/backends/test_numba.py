@@ -161,7 +161,7 @@ def test_the_first_compilation_is_announced_once(tmp_path):
         ).stderr
         for _ in range(2)
     ]
-    assert said == [NOTE + "\n", ""]
+    assert said == [f"miniclip: {NOTE}\n", ""]
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
-from miniclip.files import cache_folder, write_bytes, write_files, writer
+from miniclip.files import as_path, cache_folder, write_bytes, write_files, writer
 from miniclip.tables import html_table, markdown_table, text_table
 
 
@@ -91,6 +92,23 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "caches" / "miniclip"
     monkeypatch.setenv("MINICLIP_CACHE_DIR", "~/mine")
     assert cache_folder() == tmp_path / "mine"
+
+
+def test_a_tilde_is_the_home_of_who_has_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert as_path("~/a/b") == tmp_path / "a" / "b"
+    assert as_path(Path("~")) == tmp_path
+    assert as_path("./~") == Path("./~")
+    assert as_path("a/~") == Path("a/~")
+    assert as_path("~nobody's.png") == Path("~nobody's.png")
+    monkeypatch.setattr(os.path, "expanduser", os.fspath)  # as it is without HOME and passwd
+    with pytest.raises(FileNotFoundError, match="path: got '~/a', but this user has no home"):
+        as_path("~/a")
+    monkeypatch.delenv("MINICLIP_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(FileNotFoundError):
+        cache_folder()
+    assert as_path("a/b") == Path("a/b")
 
 
 HEADINGS = ["name", "share"]
