@@ -8,7 +8,6 @@ import json
 import sys
 from pathlib import Path
 
-from miniclip.checkpoints.shipped import DEFAULT
 from miniclip.cli.options import AFTER_A_LIST, Commands, add_model_options
 
 
@@ -33,8 +32,7 @@ def add_zero_shot(commands: Commands) -> None:
     )
     parser.add_argument(
         "--model",
-        default=DEFAULT,
-        help="a name (miniclip weights list), folder or file; default: %(default)s",
+        help="a name (miniclip weights list), folder or file; default: mini-vit",
     )
     parser.add_argument(
         "--templates",
@@ -69,6 +67,7 @@ def add_zero_shot(commands: Commands) -> None:
 
 
 def run_zero_shot(options: argparse.Namespace) -> int:
+    from miniclip.checkpoints.shipped import DEFAULT
     from miniclip.pipeline import load
     from miniclip.tasks.zero_shot import build_prompts, zero_shot
 
@@ -79,7 +78,7 @@ def run_zero_shot(options: argparse.Namespace) -> int:
     build_prompts(options.labels, templates)  # wrong labels are told before a model is loaded
     if options.top < 1:
         raise ValueError(f"--top: got {options.top}, expected at least 1")
-    model = load(options.model, options.backend, activation=options.activation)
+    model = load(options.model or DEFAULT, options.backend, activation=options.activation)
     on_error = "skip" if options.skip else "raise"
     pictures = [standard_input() if name == "-" else name for name in options.images]
     result = zero_shot(pictures, options.labels, model, templates, None, options.truncate, on_error)

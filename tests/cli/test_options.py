@@ -22,6 +22,7 @@ import miniclip.pipeline
 from miniclip import cli
 from miniclip.bench import memory, subjects
 from miniclip.bench import run as bench_run
+from miniclip.checkpoints.shipped import DEFAULT
 from miniclip.cli.parser import Parser
 from miniclip.tasks import probe
 from miniclip.tasks import train as train_module
@@ -102,6 +103,11 @@ class At:
         """The error of a command that is refused."""
         assert cli.main([str(a) for a in arguments]) == 2
         return self.capsys.readouterr().err
+
+    def help_of(self, command):
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        return self.capsys.readouterr().out
 
     def json(self, *arguments):
         return json.loads(self.run(*arguments, "--json"))
@@ -304,6 +310,9 @@ def _(at):
 def _(at):
     at.ask()
     assert at.loaded[-1].config == make_pipeline().config
+    at.run("zero-shot", at.picture, "--labels", "a red circle", "a star", "--backend", "numpy")
+    assert at.loaded[-1].name == DEFAULT
+    assert f"default: {DEFAULT}" in " ".join(at.help_of("zero-shot").split())
 
 
 @effect("zero-shot", "--templates")

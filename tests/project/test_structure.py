@@ -129,6 +129,14 @@ def test_importing_miniclip_is_light():
     code = f"import miniclip, sys; print([m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+    heavy += (
+        "PIL",
+        "regex",
+        "safetensors",
+    )  # `miniclip --help` needs none
+    code = f"import miniclip.cli, sys; print([m for m in {heavy} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
 
 
 def test_the_fake_gpu_knows_only_what_cupy_has():
