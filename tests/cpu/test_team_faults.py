@@ -41,6 +41,17 @@ class Fault:
         return self
 
 
+def test_a_thread_that_is_lost_stops_the_job_there_is_and_is_remembered():
+    """Between two jobs there is none to stop."""
+    current, first, second = team_file.Current(), KeyError("a"), KeyError("b")
+    current.give_up(first)
+    assert (current.stop, current.lost) == (None, [first])
+    current.stop = np.zeros(4, np.int64)
+    current.give_up(second)
+    assert current.lost == [first, second]
+    assert list(current.stop) == [1, 0, 0, 0]
+
+
 def ask(workers, fault=None, whose="caller"):
     """Run a job whose members wait for each other. Returns the pieces taken, or the error."""
     answer = []

@@ -2,11 +2,12 @@
 
 import errno
 import os
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
 
-from miniclip.files import as_path, cache_folder, write_bytes, write_files, writer
+from miniclip.files import as_path, cache_folder, made_folder, write_bytes, write_files, writer
 from miniclip.tables import html_table, markdown_table, text_table
 
 
@@ -77,6 +78,40 @@ def test_a_file_has_the_usual_permissions(tmp_path):
     usual.write_bytes(b"")
     write_bytes({tmp_path / "ours": b""})
     assert (tmp_path / "ours").stat().st_mode == usual.stat().st_mode
+
+
+@pytest.mark.parametrize("error", [None, ValueError("no"), KeyboardInterrupt()])
+def test_a_folder_is_made_and_goes_again_if_the_work_fails(tmp_path, monkeypatch, error):
+    """Only those that were made, and only while they are empty; named from anywhere."""
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path / "a" / "b" / "c", Path("d") / "e", Path("f")):
+        with nullcontext() if error is None else pytest.raises(type(error)), made_folder(folder):
+            assert folder.is_dir()
+            if error is not None:
+                raise error
+        assert folder.is_dir() == (error is None)
+    assert names(tmp_path) == ([] if error is not None else ["a", "d", "f"])
+
+
+def test_a_folder_that_was_there_or_is_not_empty_stays(tmp_path):
+    there = tmp_path / "there"
+    there.mkdir()
+    with pytest.raises(ValueError), made_folder(there):
+        raise ValueError
+    with suppress(KeyError), made_folder(there / "a" / "b"):
+        (there / "a" / "kept").write_bytes(b"")
+        raise KeyError
+    assert names(there) == ["a"]
+    assert names(there / "a") == ["kept"]
+
+
+@pytest.mark.parametrize("inside", ["", "b", "b/c"])
+def test_what_is_in_a_folders_way_is_named(tmp_path, inside):
+    (tmp_path / "a").write_bytes(b"")
+    message = f"path: {tmp_path / 'a'} is there and no folder, expected a folder"
+    with pytest.raises(NotADirectoryError) as error, made_folder(tmp_path / "a" / inside):
+        pass
+    assert str(error.value) == message
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path):
