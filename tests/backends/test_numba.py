@@ -120,6 +120,8 @@ def test_product(dtype, shape, order):
 def test_a_product_of_nothing(rows, columns, depth):
     y = products.product(np.ones((rows, depth)), np.ones((depth, columns)), np.ones(columns))
     np.testing.assert_array_equal(y, np.ones((rows, columns)))
+    y = products.product(np.ones((rows, depth)), np.ones((depth, columns)))
+    np.testing.assert_array_equal(y, np.zeros((rows, columns)))
 
 
 def test_gradients_of_attention_lie_side_by_side():
