@@ -24,8 +24,29 @@ ALL = "all"
 Table = tuple[list[str], list[list[str]]]  # headings, lines
 
 
+class Counted:
+    """What follows from two counts, of right answers and of all."""
+
+    right: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        return self.right / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %, see `wilson_interval`."""
+        return wilson_interval(self.right, self.total)
+
+    def shares(self) -> dict[str, float]:
+        """The share and its interval for JSON."""
+        low, high = self.interval
+        return {"share": self.share, "low": low, "high": high}
+
+
 @dataclass(frozen=True)
-class Score:
+class Score(Counted):
     """How many of `total` answers to a question are right.
 
     question: one of CHANCE. language: of the statements. pairs: "seen" or "held-out".
@@ -40,27 +61,12 @@ class Score:
     total: int
 
     @property
-    def share(self) -> float:
-        return self.right / self.total
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 %, see `wilson_interval`."""
-        return wilson_interval(self.right, self.total)
-
-    @property
     def chance(self) -> float:
         """The share that guessing would get right."""
         return CHANCE[self.question]
 
     def as_dict(self) -> dict[str, Any]:
-        low, high = self.interval
-        return asdict(self) | {
-            "share": self.share,
-            "low": low,
-            "high": high,
-            "chance": self.chance,
-        }
+        return asdict(self) | self.shares() | {"chance": self.chance}
 
 
 @dataclass(frozen=True)

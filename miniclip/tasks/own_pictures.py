@@ -27,7 +27,7 @@ from miniclip.ops.array import Array
 from miniclip.pipeline import Pipeline
 from miniclip.tables import markdown_table, text_table
 from miniclip.tasks.evaluate import check_finite
-from miniclip.tasks.evaluation_result import Table, percent, wilson_interval
+from miniclip.tasks.evaluation_result import Counted, Table, percent
 from miniclip.training.held_out import HeldOut, classes_of, read_held_out, unique
 from miniclip.training.listing import Listing, Row, read_listing, table_in
 from miniclip.training.pictures import PictureData
@@ -39,7 +39,7 @@ Report = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
-class OwnScore:
+class OwnScore(Counted):
     """How many of `total` questions have a right answer among the first `among`.
 
     question: "class", "image to text" or "text to image". choices: how many answers there are.
@@ -54,23 +54,13 @@ class OwnScore:
     chance: float
 
     @property
-    def share(self) -> float:
-        return self.right / self.total
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 %, see `wilson_interval`."""
-        return wilson_interval(self.right, self.total)
-
-    @property
     def title(self) -> str:
         if self.question == "class":
             return "accuracy" if self.among == 1 else f"accuracy, first {self.among}"
         return f"{self.question}, R@{self.among}"
 
     def as_dict(self) -> dict[str, Any]:
-        low, high = self.interval
-        return asdict(self) | {"share": self.share, "low": low, "high": high}
+        return asdict(self) | self.shares()
 
 
 @dataclass(frozen=True)
