@@ -1,4 +1,4 @@
-"""Notes on standard error: what a program's user should know and need not act on."""
+"""Lines for people: notes on standard error, and what went wrong, said in one line."""
 
 from __future__ import annotations
 
@@ -26,3 +26,10 @@ def say(line: str) -> None:
         print(f"miniclip: {line}", file=sys.stderr, flush=True)
     except (OSError, ValueError):
         return
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an exception says, without line breaks; of the system's errors the file comes first."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(line.strip() for line in str(error).splitlines()) or type(error).__name__

@@ -2,7 +2,7 @@
 
 Each row of the table is a run of `miniclip train` with its own configuration, written into FOLDER
 (a run that is there already is gone on with, or only evaluated). Prints a Markdown table, and draws
-docs/images/wrong-captions.png, the losses of the runs on clean and on wrong captions.
+docs/images/wrong-captions.png where its four runs are there: losses on clean and wrong captions.
 """
 
 import argparse
@@ -26,6 +26,7 @@ RUNS = (
     ("ResNet, average pool", "rn-average", "mini-rn", {"pool": "average"}, {}),
     ("ResNet, 20 % wrong captions", "rn-wrong", "mini-rn", {}, {"wrong": 0.2}),
 )
+PLOTTED = ("vit", "vit-wrong", "rn", "rn-wrong")
 QUESTIONS = (
     ("pair", "en", "seen"),
     ("pair", "en", "held-out"),
@@ -101,7 +102,7 @@ def main():
             result = evaluate(model, options.count)
         shares = [f"{100 * result.find(*question).share:.1f}" for question in QUESTIONS]
         print(f"| {' | '.join([title, *shares])} |", flush=True)
-    if not options.only:
+    if all((options.folder / name / LOG).exists() for name in PLOTTED):
         plot_losses(options.folder, Path(__file__).parents[1] / "images" / "wrong-captions.png")
 
 

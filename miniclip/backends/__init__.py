@@ -12,7 +12,7 @@ import importlib.util
 from types import ModuleType
 
 from miniclip import ops
-from miniclip.notes import say_once
+from miniclip.notes import in_one_line, say_once
 
 NAMES = ("numpy", "numba", "cupy")
 FASTEST_FIRST = ("cupy", "numba", "numpy")
@@ -36,7 +36,7 @@ def why_not(name: str) -> str | None:
     try:
         get(name)
     except Exception as error:  # a broken installation fails in ways of its own
-        return " ".join(str(error).split()) or type(error).__name__
+        return in_one_line(error)
     return None
 
 
@@ -73,8 +73,13 @@ def textbook_ops(backend: ModuleType) -> list[str]:
 
 def describe(backend: ModuleType) -> str:
     """One line: the backend's name, and which ops are its own and which the textbook's."""
-    total, inherited = len(ops.PAIRS) + len(ops.STEPS), textbook_ops(backend)
+    return f"{backend.name}, {whose_ops(textbook_ops(backend))}"
+
+
+def whose_ops(inherited: list[str]) -> str:
+    """How many ops are a backend's own, and the names of those that it has from the textbook."""
+    total = len(ops.PAIRS) + len(ops.STEPS)
     if len(inherited) == total:
-        return f"{backend.name}, all {total} ops the textbook's"
-    own = f"{backend.name}, kernels of its own for {total - len(inherited)} of {total} ops"
+        return f"all {total} ops the textbook's"
+    own = f"kernels of its own for {total - len(inherited)} of {total} ops"
     return f"{own}; the textbook's: {', '.join(inherited)}" if inherited else own

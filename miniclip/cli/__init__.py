@@ -15,11 +15,12 @@ from miniclip.cli.bench import add_bench
 from miniclip.cli.doctor import add_doctor
 from miniclip.cli.draw import add_draw
 from miniclip.cli.evaluate import add_evaluate
-from miniclip.cli.parser import Parser, show_help, what_went_wrong
+from miniclip.cli.parser import Parser, show_help
 from miniclip.cli.train import add_train
 from miniclip.cli.verify import add_verify
 from miniclip.cli.weights import add_weights
 from miniclip.cli.zero_shot import add_zero_shot
+from miniclip.notes import in_one_line
 
 # What wrong input raises; anything else is a bug of ours and shows its traceback.
 EXPECTED = (ValueError, TypeError, ArithmeticError, RuntimeError, OSError, ImportError, MemoryError)
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0  # the reader of our output has seen enough
     except EXPECTED as error:
-        message = options.parser.typed(what_went_wrong(error), options)
+        message = options.parser.typed(in_one_line(error), options)
         print(f"miniclip: error: {message}", file=sys.stderr)
         return 2
     return code

@@ -81,13 +81,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def what_went_wrong(error: BaseException) -> str:
-    """One line about an exception; of the system's errors the file comes first."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split("\n")) or type(error).__name__
-
-
 def show_help(options: argparse.Namespace) -> int:
     """What a command that needs another one after it does without."""
     options.parser.print_help()

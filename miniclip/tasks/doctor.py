@@ -21,6 +21,7 @@ import numpy as np
 import miniclip
 from miniclip import backends
 from miniclip.files import cache_folder
+from miniclip.notes import in_one_line
 from miniclip.ops.array import Array
 
 # Whatever needs more than NumPy is imported where it is used: what cannot be imported is a finding.
@@ -93,15 +94,9 @@ class Report:
 
 def describe(backend: Backend) -> str:
     """One line about a backend."""
-    total = len(backends.ops.PAIRS) + len(backends.ops.STEPS)
     if not backend.works:
         return f"{backend.name}: does not work: {backend.note}"
-    inherited = backend.textbook_ops
-    whose = f"{total - len(inherited)} of {total} ops its own, the textbook's: "
-    whose += ", ".join(inherited) or "none"
-    if len(inherited) == total:
-        whose = f"all {total} ops the textbook's"
-    return f"{backend.name}: works, {backend.note}; {whose}"
+    return f"{backend.name}: works, {backend.note}; {backends.whose_ops(backend.textbook_ops)}"
 
 
 def examine() -> Report:
@@ -127,11 +122,7 @@ def attempt(look: Callable[..., Any], *arguments: Any) -> str:
     try:
         return str(look(*arguments))
     except Exception as error:
-        return f"unknown ({one_line(error)})"
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        return f"unknown ({in_one_line(error)})"
 
 
 def version(name: str) -> str:
@@ -183,10 +174,10 @@ def examine_backend(name: str) -> Backend:
         try:
             inherited = backends.textbook_ops(backends.get(name))
             missed = largest_miss(answers(name))
-            note = f"known answer missed by {missed:.0e}, allowed {TOLERANCE:.0e}"
+            note = f"off from the known answer by {missed:.0e}, allowed {TOLERANCE:.0e}"
             return Backend(name, missed <= TOLERANCE, should, note, inherited)
         except Exception as error:
-            reason = one_line(error)
+            reason = in_one_line(error)
     return Backend(name, False, should, reason, inherited)
 
 
@@ -248,7 +239,7 @@ def examine_folder(what: str, look: Callable[[], tuple[Path, str]]) -> Folder:
             return Folder(what, str(path), 0, note or "not there yet")
         return Folder(what, str(path), size_of(path), note)
     except Exception as error:
-        return Folder(what, "unknown", 0, one_line(error))
+        return Folder(what, "unknown", 0, in_one_line(error))
 
 
 def size_of(folder: Path) -> int:

@@ -17,7 +17,7 @@ from miniclip.checkpoints import hub
 from miniclip.cli import evaluate as evaluate_command
 from miniclip.cli import train as train_command
 from miniclip.cli.options import excludes, needs
-from miniclip.cli.parser import Parser, did_you_mean, what_went_wrong
+from miniclip.cli.parser import Parser, did_you_mean
 from miniclip.tasks import own_pictures
 from miniclip.tasks import train as train_module
 from miniclip.training import held_out
@@ -125,13 +125,6 @@ def test_a_letter_that_the_terminal_lacks_is_written_as_its_code(monkeypatch):
     assert answering(monkeypatch, lambda *_: ["caf\xe9.png"]) == 0
     sys.stdout.flush()
     assert raw.getvalue() == b"caf\\xe9.png\n"
-
-
-def test_what_went_wrong():
-    named = OSError(2, "gone", "file")
-    assert what_went_wrong(named) == "file: gone"
-    named.strerror = None
-    assert what_went_wrong(named) == str(named)
 
 
 # ------------------------------------------------------------------------ the parser

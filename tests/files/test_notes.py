@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from miniclip import notes
+from miniclip.notes import in_one_line
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +52,12 @@ def test_it_is_heard_at_once(monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream)
     notes.say("hello")
     assert (stream.getvalue(), stream.flushed) == ("miniclip: hello\n", 1)
+
+
+def test_an_exception_in_one_line():
+    named = OSError(2, "gone", "file")
+    assert in_one_line(named) == "file: gone"
+    named.strerror = None
+    assert in_one_line(named) == str(named)
+    assert in_one_line(ValueError("x: got  2,\n    expected 3")) == "x: got  2, expected 3"
+    assert in_one_line(KeyboardInterrupt()) == "KeyboardInterrupt"

@@ -92,7 +92,7 @@ def test_a_backend_that_computes_wrongly_is_found(monkeypatch, capsys):
 
     monkeypatch.setattr(numpy, "layer_norm", wrong)
     assert cli.main(["doctor"]) == 1
-    assert re.search(r"problem: backend numpy: known answer missed by \S+, allowed 1e-04\n",
+    assert re.search(r"problem: backend numpy: off from the known answer by \S+, allowed 1e-04\n",
                      capsys.readouterr().out)  # fmt: skip
 
 
