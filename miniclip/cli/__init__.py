@@ -1,4 +1,4 @@
-"""The command line: `miniclip zero-shot`, `draw`, `train`, `evaluate`, `verify`, `weights`,
+"""The command line: `miniclip zero-shot`, `draw`, `data`, `train`, `evaluate`, `verify`, `weights`,
 `bench`, `doctor`.
 
 Exit codes: 0 done, 1 a check failed, 2 the input was wrong (one line on standard error says what).
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import miniclip
 from miniclip.cli.bench import add_bench
+from miniclip.cli.data import add_data
 from miniclip.cli.doctor import add_doctor
 from miniclip.cli.draw import add_draw
 from miniclip.cli.evaluate import add_evaluate
@@ -54,6 +55,7 @@ def make_parser() -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     add_zero_shot(commands)
     add_draw(commands)
+    add_data(commands)
     add_train(commands)
     add_evaluate(commands)
     add_verify(commands)

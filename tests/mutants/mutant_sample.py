@@ -22,6 +22,7 @@ TESTS = {
     "checkpoints": ["checkpoints"],
     "cli": ["cli"],
     "cpu": ["cpu", "backends"],
+    "emoji": ["emoji"],
     "engine": ["engine"],
     "files": ["files"],
     "inputs": ["inputs"],

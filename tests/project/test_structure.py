@@ -20,7 +20,7 @@ PACKAGE = Path(miniclip.__file__).parent
 # Each room may import the rooms before it. Rooms on one line do not import each other.
 ORDER = [
     ["files", "notes", "tables", "ops"],
-    ["inputs", "world", "check"],
+    ["inputs", "world", "emoji", "check"],
     ["cpu"],
     ["backends"],
     ["nn"],

@@ -1,0 +1,126 @@
+"""The concepts: which things there are pictures of, what they are called, and which of them
+training never sees.
+
+The list is fixed by a rule, so that figures of different people are figures of the same task: a
+character (without the mark U+FE0F, which asks for a coloured picture) that at least three of four
+large sets have, with an English name; without skin tones, flags of regions and single hair styles,
+which are variants rather than things. It has 1,652 entries. One in ten is held out, decided by a
+hash of the character alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from miniclip.emoji.packages import PackageError, Packages, names_file
+from miniclip.emoji.sources import NAMES, STYLES
+
+COLOURED = "\ufe0f"  # asks for a coloured picture, and names nothing
+LISTING = ("noto", "twemoji", "openmoji", "fluent-emoji-flat")  # the sets that vote
+VOTES = 3
+VARIANTS = (  # first and last code points of what a concept has none of
+    (0x1F3FB, 0x1F3FF),  # skin tones
+    (0x1F1E6, 0x1F1FF),  # letters that make flags of countries
+    (0xE0020, 0xE007F),  # letters that make flags of regions
+)
+HAIR = (0x1F9B0, 0x1F9B3)  # a hair style alone
+GROUPS_OF = "noto"  # the set whose groups are taken
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A thing. names, keywords: by language. group: such as "Food & Drink"."""
+
+    character: str
+    names: dict[str, str]
+    keywords: dict[str, tuple[str, ...]]
+    group: str
+
+    @property
+    def code_point(self) -> str:
+        """Such as "1f408-200d-2b1b": what files are named by."""
+        return "-".join(f"{ord(c):x}" for c in self.character)
+
+    @property
+    def held_out(self) -> bool:
+        return is_held_out(self.character)
+
+
+def is_held_out(character: str) -> bool:
+    """Whether training never sees a concept, in no style: one in ten, by a hash."""
+    return int(hashlib.sha256(character.encode()).hexdigest(), 16) % 10 == 0
+
+
+def character_of(code_points: str) -> str:
+    """ "2764-fe0f-200d-1f525" -> the characters, without the mark that asks for colour."""
+    characters = "".join(chr(int(code, 16)) for code in code_points.split("-"))
+    return characters.replace(COLOURED, "")
+
+
+def is_variant(character: str) -> bool:
+    """Whether this is another form of a concept, or a part of one."""
+    codes = [ord(c) for c in character]
+    if len(codes) == 1 and HAIR[0] <= codes[0] <= HAIR[1]:
+        return True
+    return any(low <= code <= high for code in codes for low, high in VARIANTS)
+
+
+def read_concepts(packages: Packages, languages: Sequence[str]) -> list[Concept]:
+    """The list, in the order of the code points; "en" decides it, whatever languages are wanted.
+
+    PackageError for a language that has no names, or does not name every concept.
+    """
+    english = names_in(packages, "en")
+    names = {language: names_in(packages, language) for language in languages}
+    groups = groups_of(packages)
+    listed = sorted(c for c in voted(packages) if c in english and not is_variant(c))
+    for language, known in names.items():
+        for character in listed:
+            if character not in known:
+                what = english[character][0]
+                raise PackageError(f"languages: {language} has no name for {what!r}")
+    return [
+        Concept(
+            character,
+            {language: known[character][0] for language, known in names.items()},
+            {language: known[character][1] for language, known in names.items()},
+            groups.get(character, ""),
+        )
+        for character in listed
+    ]
+
+
+def voted(packages: Packages) -> Iterable[str]:
+    """The characters that enough of the listing sets have."""
+    votes: Counter[str] = Counter()
+    for style in STYLES:
+        if style.name in LISTING:
+            votes.update(set(map(character_of, packages.json(style.package, "chars.json"))))
+    return [character for character, count in votes.items() if count >= VOTES]
+
+
+def names_in(packages: Packages, language: str) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Character -> its name and its keywords in a language, from Unicode's CLDR."""
+    found: dict[str, tuple[str, tuple[str, ...]]] = {}
+    for package in NAMES:
+        file = names_file(package, language)
+        if not packages.path(package, file).is_file():
+            raise PackageError(f"languages: got {language!r}, which {package.name} has no names in")
+        (content,) = packages.json(package, file).values()
+        for character, entry in content["annotations"].items():
+            if "tts" in entry:
+                keywords = tuple(entry.get("default", ()))
+                found[character.replace(COLOURED, "")] = (entry["tts"][0], keywords)
+    return found
+
+
+def groups_of(packages: Packages) -> dict[str, str]:
+    """Character -> its group."""
+    package = next(style.package for style in STYLES if style.name == GROUPS_OF)
+    categories = packages.json(package, "metadata.json")["categories"]
+    group = {icon: name for name, icons in categories.items() for icon in icons}
+    icons = packages.json(package, "chars.json").items()
+    return {character_of(code): group[icon] for code, icon in icons if icon in group}
