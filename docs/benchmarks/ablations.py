@@ -14,7 +14,8 @@ from threadpoolctl import threadpool_limits
 
 from miniclip.pipeline import load
 from miniclip.tasks.evaluate import evaluate
-from miniclip.tasks.train import MODEL, PRESETS, train
+from miniclip.tasks.settings import PRESETS
+from miniclip.tasks.train import MODEL, train
 from miniclip.training.report import LOG, read_log, smoothed
 
 # name, preset, fields of the image tower, options of the scenes

@@ -79,13 +79,26 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 def measured_on_pictures(options: argparse.Namespace, model: Any, own: Any) -> tuple[Any, str, str]:
     """The scores on the user's pictures: as plain data, as text, and as Markdown."""
+    from miniclip.tasks.emoji_set import is_emoji_set
     from miniclip.tasks.own_pictures import evaluate_pictures
+
+    if options.data is not None and is_emoji_set(options.data):
+        return measured_on_emoji(options, model)
 
     def report(line: str) -> None:
         print(line, file=sys.stderr)  # the output may be JSON
 
     template = {} if options.template is None else {"template": options.template}
     result = evaluate_pictures(model, own, **template, report=report)
+    return result.as_dict(), result.as_text(), result.as_markdown()
+
+
+def measured_on_emoji(options: argparse.Namespace, model: Any) -> tuple[Any, str, str]:
+    """The scores on a set of emoji, in the same three forms."""
+    from miniclip.tasks.emoji_evaluation import evaluate_emoji
+    from miniclip.tasks.emoji_set import read_questions
+
+    result = evaluate_emoji(model, read_questions(options.data))
     return result.as_dict(), result.as_text(), result.as_markdown()
 
 

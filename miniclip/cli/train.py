@@ -16,7 +16,9 @@ def add_train(commands: Commands) -> None:
         description="Train on drawn scenes or on your own pictures. Run the same "
         "command again to continue a run that was stopped.",
     )
-    parser.add_argument("preset", metavar="PRESET", help="nano, mini-vit, mini-rn, or a .toml file")
+    parser.add_argument(
+        "preset", metavar="PRESET", help="nano, mini-vit, mini-rn, mini-emoji, or a .toml file"
+    )
     parser.add_argument(
         "--out",
         required=True,
@@ -56,7 +58,8 @@ def add_data_options(parser: Parser) -> None:
         type=as_path,
         metavar="PATH",
         help="a .csv or .jsonl of pictures and captions, a folder that holds it as captions.csv or "
-        "captions.jsonl, or a folder of class folders; default: drawn scenes",
+        "captions.jsonl (or metadata.csv, metadata.jsonl), or a folder of class folders; default: "
+        "drawn scenes",
     )
     parser.add_argument(
         "--template", help="caption of a class folder's pictures; default: a photo of a {}"

@@ -6,9 +6,9 @@ words, which pictures, and where the result goes.
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,135 +17,26 @@ import numpy as np
 from miniclip import backends
 from miniclip.files import as_path
 from miniclip.inputs.bpe import train_merges
-from miniclip.inputs.preprocess import Transform
 from miniclip.inputs.tokenizer import Tokenizer
-from miniclip.models import CLIP, CLIPConfig, TextConfig, VisionConfig
+from miniclip.models import CLIP
 from miniclip.pipeline import Knowledge, Pipeline, load
+from miniclip.tasks.settings import DataSettings, Settings, read_settings
+from miniclip.training.augmented import Apply, AugmentedData, apply_all, by_label
 from miniclip.training.data import Dataset, SceneData
 from miniclip.training.held_out import SHARE
+from miniclip.training.listing import Row
 from miniclip.training.loop import STATE, Trainer
 from miniclip.training.pictures import PictureData, read_pictures
-from miniclip.training.recipe import Recipe
 from miniclip.training.state import StateError
+from miniclip.training.store import stored
+from miniclip.training.wording import Wording
 from miniclip.world.scenes import TRAINING_WORLD, World
 
 MODEL = "model.safetensors"
 SCENES_IN_WORDS = "drawings of coloured shapes, named in English and Chinese"
 VOCABULARY_SCENES = 12_000  # whose captions the vocabulary of scenes is learned from
+WORDINGS = 5  # captions of each named picture that a vocabulary is learned from
 Report = Callable[[str], None]
-
-TEXT = {"context_length": 32, "width": 128, "heads": 4, "layers": 2}
-MINI_VIT = {
-    "image_resolution": 64,
-    "layers": 4,
-    "width": 128,
-    "heads": 4,
-    "patch_size": 16,
-    "stride": 8,
-}
-MINI_RN = {"image_resolution": 64, "layers": [1, 1, 1, 1], "width": 16, "heads": 8}
-
-# docs/training.md says how these sizes were chosen.
-PRESETS: dict[str, dict[str, Any]] = {
-    "nano": {  # one thing in each picture, the plain mean of pixels: what learns fastest
-        "model": {
-            "embed_dim": 64,
-            "vision": {**MINI_RN, "pool": "average"},
-            "text": {**TEXT, "width": 64, "heads": 2},
-        },
-        "vocabulary": 740,
-        "recipe": {"steps": 750, "batch": 64, "learning_rate": 2e-3, "warm_up": 40},
-        "scenes": {"mix": [1.0, 0.0, 0.0, 0.0]},
-    },
-    "mini-vit": {
-        "model": {"embed_dim": 128, "vision": MINI_VIT, "text": TEXT},
-        "vocabulary": 740,
-        "recipe": {"steps": 3000, "batch": 128, "learning_rate": 1e-3, "warm_up": 150},
-    },
-    "mini-rn": {
-        "model": {"embed_dim": 128, "vision": MINI_RN, "text": TEXT},
-        "vocabulary": 740,
-        "recipe": {"steps": 3000, "batch": 128, "learning_rate": 1e-3, "warm_up": 150},
-    },
-}
-SECTIONS = ("model", "vocabulary", "recipe", "scenes")
-SCENE_OPTIONS = ("seed", "wrong", "language", "count", "mix")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a preset or a configuration file says.
-
-    model: sizes of both towers, without the vocabulary's, which is learned. vocabulary: how many
-    ids it may have. scenes: seed, wrong, language, count of the drawn data.
-    """
-
-    name: str
-    model: dict[str, Any]
-    vocabulary: int
-    recipe: Recipe
-    scenes: dict[str, Any]
-
-    @property
-    def config(self) -> CLIPConfig:
-        """The network's configuration, for a vocabulary of the largest size."""
-        return self.config_for(self.vocabulary)
-
-    def config_for(self, vocab_size: int) -> CLIPConfig:
-        vision = VisionConfig(**self.model["vision"])
-        text = TextConfig(vocab_size=vocab_size, **self.model["text"])
-        return CLIPConfig(self.model["embed_dim"], vision, text)
-
-
-# ------------------------------------------------------------------------ settings
-
-
-def read_settings(what: str | Path, changes: dict[str, Any] | None = None) -> Settings:
-    """A preset by name, or a TOML file with the same sections; changes: fields of the recipe.
-
-    Raises ValueError naming the file or preset and the field.
-    """
-    content = PRESETS.get(str(what))
-    if content is None:
-        content = _read_toml(as_path(what))
-    given = {key: value for key, value in (changes or {}).items() if value is not None}
-    try:
-        return make_settings(str(what), content, given)
-    except (ValueError, TypeError) as error:
-        if str(error).partition(":")[0] in given:  # what is wrong is a change, not the file
-            raise ValueError(str(error)) from error
-        raise ValueError(f"{what}: {error}") from error
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise ValueError(
-            f"preset: got {str(path)!r}, expected one of {', '.join(PRESETS)}, or a .toml file"
-        )
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not TOML ({error})") from error
-
-
-def make_settings(name: str, content: dict[str, Any], changes: dict[str, Any]) -> Settings:
-    unknown = sorted(set(content) - set(SECTIONS))
-    if unknown:
-        raise ValueError(f"{unknown[0]}: no section; expected {', '.join(SECTIONS)}")
-    missing = [section for section in ("model", "vocabulary", "recipe") if section not in content]
-    if missing:
-        raise ValueError(f"{missing[0]}: missing")
-    scenes = dict(content.get("scenes", {}))
-    if strange := sorted(set(scenes) - set(SCENE_OPTIONS)):
-        raise ValueError(f"scenes.{strange[0]}: expected {', '.join(SCENE_OPTIONS)}")
-    model = content["model"]
-    if absent := [part for part in ("embed_dim", "vision", "text") if part not in model]:
-        raise ValueError(f"model.{absent[0]}: missing")
-    recipe = Recipe.from_dict({**content["recipe"], **changes})
-    settings = Settings(name, model, content["vocabulary"], recipe, scenes)
-    _ = settings.config  # impossible sizes are refused now
-    return settings
-
 
 # ------------------------------------------------------------------------ parts
 
@@ -174,12 +65,9 @@ def learn_words(captions: Sequence[str], settings: Settings) -> Tokenizer:
 def new_pipeline(settings: Settings, tokenizer: Tokenizer, seed: int) -> Pipeline:
     """A network with random weights, its vocabulary and its preprocessing."""
     config = settings.config_for(tokenizer.vocab_size)
-    return Pipeline(CLIP(config, seed=seed), new_transform(settings), tokenizer, name=settings.name)
-
-
-def new_transform(settings: Settings) -> Transform:
-    """The preprocessing of a new network, which its picture size decides."""
-    return Transform(size=VisionConfig(**settings.model["vision"]).image_resolution)
+    return Pipeline(
+        CLIP(config, seed=seed), settings.new_transform(), tokenizer, name=settings.name
+    )
 
 
 def scene_data(settings: Settings, pipeline: Pipeline) -> SceneData:
@@ -204,7 +92,7 @@ def train(
     changes: dict[str, Any] | None = None,
     workers: int = 2,
     template: str = "a photo of a {}",
-    held_out: float = SHARE,
+    held_out: float | None = None,
     report: Report = print,
     progress: bool | None = None,
 ) -> Pipeline:
@@ -215,15 +103,19 @@ def train(
     init: a checkpoint to start from, whose sizes and words then hold. changes: fields of the
     recipe, such as steps or frozen. workers: threads that decode pictures. held_out: share of the
     user's pictures that is not trained on, but kept for `evaluate_pictures` and listed in
-    held-out.json.
+    held-out.json; None: what the preset or file says, or else a tenth.
     Returns the trained pipeline; the folder then holds what `load` reads (model.safetensors and
     the vocabulary), the run's checkpoint, log.jsonl and loss.png.
     Raises ValueError naming the argument, TrainingError if the run breaks, StateError if the
     folder's checkpoint belongs to another run.
     """
     settings, folder = read_settings(what, changes), as_path(folder)
-    pipeline, source = assemble(settings, data, init, workers, template, report, held_out)
-    network = pipeline.network.to(backends.choose(backend), dtype)
+    held_out = share_of(settings) if held_out is None else held_out
+    backend = backends.choose(backend)
+    pipeline, source, pictures = assemble(
+        settings, data, init, workers, template, report, held_out, backend
+    )
+    network = pipeline.network.to(backend, dtype)
     report(f"backend {backends.describe(network.ops)}")
     about: dict[str, Any] = {
         "data": str(data or "scenes"),
@@ -232,6 +124,8 @@ def train(
     }
     if data is not None and held_out:  # older runs held out none, and say nothing of it
         about["held_out"] = held_out
+    if settings.data is not None:
+        about["settings"] = asdict(settings.data)
     trainer = Trainer(
         network, source, shortened(pipeline), settings.recipe, folder, about, report, progress
     )
@@ -240,9 +134,9 @@ def train(
     elif (folder / MODEL).exists():
         raise StateError(f"{folder}: holds a {MODEL} but no checkpoint of this run; choose another")
     report(summary(pipeline, trainer))
-    if isinstance(source, PictureData) and source.held_out is not None:
+    if pictures is not None and pictures.held_out is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        source.held_out.write(folder)
+        pictures.held_out.write(folder)
     trainer.run()
     save_model(pipeline, folder)
     report(f"wrote {folder / MODEL}")
@@ -268,6 +162,12 @@ def save_model(pipeline: Pipeline, folder: Path) -> None:
         ) from error
 
 
+def share_of(settings: Settings) -> float:
+    """The share of a user's pictures that a run holds out, where the command does not say it."""
+    chosen = None if settings.data is None else settings.data.held_out
+    return SHARE if chosen is None else chosen
+
+
 def assemble(
     settings: Settings,
     data: str | Path | None,
@@ -276,29 +176,96 @@ def assemble(
     template: str,
     report: Report,
     held_out: float = SHARE,
-) -> tuple[Pipeline, Dataset]:
-    """The pipeline to train and the pairs to train it on."""
+    backend: str = "numpy",
+) -> tuple[Pipeline, Dataset, PictureData | None]:
+    """The pipeline to train, the pairs to train it on, and the user's pictures behind them."""
     seed = settings.recipe.seed
     pipeline = None if init is None else load(init, "numpy")
     if data is None:
+        if settings.data is not None:
+            raise ValueError(f"data: got none, expected --data: {settings.name} says how to use it")
         pipeline = pipeline or new_pipeline(settings, scene_words(settings), seed)
         learns(pipeline, SCENES_IN_WORDS, scene_captions(settings), init)
-        return pipeline, scene_data(settings, pipeline)
+        return pipeline, scene_data(settings, pipeline), None
     pictures = read_pictures(
         data,
-        new_transform(settings) if pipeline is None else pipeline.transform,
+        settings.new_transform() if pipeline is None else pipeline.transform,
         template=template,
         workers=workers,
         seed=seed,
         held_out=held_out,
         report=report,
+        only=None if settings.data is None else settings.data.only,
     )
     report(pictures.summary())
-    captions = [caption for row in pictures.rows for caption in row.captions]
+    captions = captions_of(pictures.rows, settings.data)
     if pipeline is None:
         pipeline = new_pipeline(settings, learn_words(captions, settings), seed)
-    learns(pipeline, f"{len(pictures.rows):,} pictures of {Path(data).name}", captions, init)
-    return pipeline, pictures
+    about = f"{len(pictures.rows):,} pictures of {Path(data).name}"
+    if settings.data is not None and settings.data.about is not None:
+        about = settings.data.about
+    learns(pipeline, about, captions, init)
+    source: Any = pictures
+    if settings.data is not None:
+        source = augmented(settings, settings.data, pipeline, pictures, backend, workers, report)
+    return pipeline, by_label(source, settings.recipe.batch, seed), pictures
+
+
+def captions_of(rows: Sequence[Row], data: DataSettings | None) -> list[str]:
+    """The captions of training, as often as they are said; of names and keywords some of many."""
+    captions = [caption for row in rows if row.named is None for caption in row.captions]
+    wording = Wording() if data is None else data.captions
+    rng = np.random.default_rng(0)
+    for row in rows:
+        if row.named is not None:
+            captions += [wording.caption(row.named, rng) for _ in range(WORDINGS)]
+    return captions
+
+
+def augmented(
+    settings: Settings,
+    data: DataSettings,
+    pipeline: Pipeline,
+    pictures: PictureData,
+    backend: str,
+    workers: int,
+    report: Report,
+) -> AugmentedData:
+    """The pictures, decoded once, as a dataset that changes them in every step."""
+    paths = [row.path for row in pictures.rows]
+    store = stored(paths, data.side, workers, partial(tqdm_pictures, len(set(paths))))
+    for path, reason in store.broken.items():
+        report(f"{str(path)!r} is left out: {reason}")
+    rows = [row for row in pictures.rows if row.path not in store.broken]
+    return AugmentedData(
+        rows,
+        store,
+        pipeline.transform,
+        data.augment,
+        data.captions,
+        settings.recipe.steps,
+        settings.recipe.seed,
+        data.ramp,
+        fast_apply(backend),
+    )
+
+
+def fast_apply(backend: str) -> Apply:
+    """What changes pictures: compiled where the network's backend is, else the version to read."""
+    if backend == "numpy":
+        return apply_all
+    try:
+        from miniclip.cpu.augment import apply_all as compiled
+    except ImportError:  # no Numba beside CuPy
+        return apply_all
+    return compiled
+
+
+def tqdm_pictures(count: int, pictures: Iterable[Any]) -> Iterable[Any]:
+    """A bar on a terminal while pictures are decoded."""
+    from tqdm import tqdm
+
+    return tqdm(pictures, "decoding", count, unit=" pictures", disable=None, leave=False)
 
 
 def learns(pipeline: Pipeline, about: str, captions: Sequence[str], init: Any) -> None:

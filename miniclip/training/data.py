@@ -21,8 +21,12 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def load(self, indices: Sequence[int], epoch: int) -> tuple[Array, list[str]]:
-        """Pixels (n, 3, R, R), preprocessed, and n captions. Broken pictures are left out."""
+    def load(self, indices: Sequence[int], epoch: int, step: int = 0) -> tuple[Array, list[str]]:
+        """Pixels (n, 3, R, R), preprocessed, and n captions. Broken pictures are left out.
+
+        step: of the run, for what changes on the way, such as augmentation. A dataset may have
+        `labels(indices)` too: the labels of those pairs that `load` did not leave out.
+        """
         ...
 
 
@@ -30,7 +34,8 @@ class Dataset(Protocol):
 class LoadedBatch:
     """A step's pairs as the dataset gave them, in host memory.
 
-    step: the step it belongs to. pixels: (N, 3, R, R). captions: N texts.
+    step: the step it belongs to. pixels: (N, 3, R, R). captions: N texts. labels: N names of what
+    is shown, where pictures of one thing have different captions; None where there are none.
     """
 
     step: int
@@ -38,6 +43,7 @@ class LoadedBatch:
     indices: tuple[int, ...]
     pixels: Array
     captions: list[str]
+    labels: tuple[str, ...] | None = None
 
 
 class SceneData:
@@ -82,7 +88,7 @@ class SceneData:
         rng = np.random.default_rng([self.seed, index, 3, epoch])
         return caption(self.scene(self.described(index)), rng, self.language)
 
-    def load(self, indices: Sequence[int], epoch: int) -> tuple[Array, list[str]]:
+    def load(self, indices: Sequence[int], epoch: int, step: int = 0) -> tuple[Array, list[str]]:
         pictures = [draw_scene(self.scene(i), self.size) for i in indices]
         return self.transform(pictures), [self.caption(i, epoch) for i in indices]
 
@@ -104,8 +110,9 @@ def load_batch(data: Dataset, step: int, batch_size: int, seed: int) -> LoadedBa
     epoch, start = place_of(step, len(data), batch_size)
     order = shuffled(len(data), seed, epoch)
     indices = tuple(int(i) for i in order[start : start + batch_size])
-    pixels, captions = data.load(indices, epoch)
-    return LoadedBatch(step, epoch, indices, pixels, captions)
+    pixels, captions = data.load(indices, epoch, step)
+    labels = data.labels(indices) if hasattr(data, "labels") else None
+    return LoadedBatch(step, epoch, indices, pixels, captions, labels)
 
 
 def batches(data: Dataset, steps: range, batch_size: int, seed: int) -> Iterator[LoadedBatch]:

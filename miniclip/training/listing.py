@@ -8,30 +8,41 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from miniclip.inputs.pictures import ENDINGS, is_hidden, is_picture
+from miniclip.training.wording import Named
 
 # Names of columns and keys, in any case. Where a file has several of a line, the first here counts.
-PATH_NAMES = ("image", "path", "file", "filepath", "filename")
+PATH_NAMES = ("image", "path", "file", "filepath", "filename", "file_name")
 CAPTION_NAMES = ("caption", "text", "title")
-TABLES = ("captions.csv", "captions.jsonl")  # that a folder may hold, beside its pictures
+LABEL_NAME = "label"
+# That a folder may hold, beside its pictures; the latter two as in a Hugging Face image folder.
+TABLES = ("captions.csv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
 EXPECTED = "a .csv file, a .jsonl file, or a folder of class folders (cats/1.jpg)"
 URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 MOST_TOLD = 5  # skipped rows of a file that are reported one by one
 
 Report: TypeAlias = Callable[[str], Any]
+Values: TypeAlias = dict[str, Any]  # column, in small letters -> what a row has there
+Only: TypeAlias = Mapping[str, Sequence[str]]  # column -> the values of it that are wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One sample: a picture, and the captions of which every epoch chooses one."""
+    """One sample: a picture, and the captions of which every epoch chooses one.
+
+    label: what is shown, the same for all pictures of it; None where the table has no such column.
+    named: names and keywords that captions can be made of (see wording.py); None without.
+    """
 
     path: Path
     captions: tuple[str, ...]
+    label: str | None = None
+    named: Named | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +58,27 @@ class Skip:
 class Listing:
     """What a file or folder names; `ignored` counts the files of a folder that are no samples.
 
-    classes: whether these are class folders, whose captions are the names of classes.
+    classes: whether these are class folders, whose captions are the names of classes. unwanted:
+    rows of a table that have other values than those asked for.
     """
 
     rows: list[Row] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     ignored: int = 0
     classes: bool = False
+    unwanted: int = 0
 
 
-def read_listing(path: Path, template: str) -> Listing:
-    """What `path` names, with at least one row. ValueError naming what cannot be used."""
+def read_listing(path: Path, template: str, only: Only | None = None) -> Listing:
+    """What `path` names, with at least one row. ValueError naming what cannot be used.
+
+    only: of a table, the rows that have one of these values in each of these columns.
+    """
     try:
         table = table_in(path) if path.is_dir() else path
-        listing = read_folder(path, template) if table is None else read_file(table)
+        if table is None and only:
+            raise ValueError(f"{path}: class folders have no column {next(iter(only))!r}")
+        listing = read_folder(path, template) if table is None else read_file(table, only or {})
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
     check_usable(path, listing)
@@ -74,7 +92,8 @@ def table_in(folder: Path) -> Path | None:
     """The table of captions that lies in a folder; None where there is none."""
     found = [folder / name for name in TABLES if (folder / name).is_file()]
     if len(found) > 1:
-        raise ValueError(f"{folder}: holds {' and '.join(TABLES)}, expected one: name the file")
+        both = " and ".join(file.name for file in found)
+        raise ValueError(f"{folder}: holds {both}, expected one: name the file")
     return found[0] if found else None
 
 
@@ -105,7 +124,7 @@ def label_of(name: str) -> str:
 # Files -------------------------------------------------------------------------------------------
 
 
-def read_file(file: Path) -> Listing:
+def read_file(file: Path, only: Only) -> Listing:
     """The rows of a .csv or .jsonl file, those that can be used and those that cannot."""
     if not file.exists():
         raise ValueError(f"{file}: no such file or folder, expected {EXPECTED}")
@@ -116,12 +135,28 @@ def read_file(file: Path) -> Listing:
     if not file.is_file():  # a pipe or a device, which may never end
         raise ValueError(f"{file}: not a regular file, expected {EXPECTED}")
     listing = Listing()
-    for item in reader(read_text(file), file):
-        if isinstance(item, Row):
-            listing.rows.append(item)
+    for line, found in reader(read_text(file), file):
+        if isinstance(found, Skip):
+            listing.skips.append(found)
+        elif not is_wanted(found, only, file):
+            listing.unwanted += 1
         else:
-            listing.skips.append(item)
+            row = row_of(found, line, file)
+            if isinstance(row, Skip):
+                listing.skips.append(row)
+            else:
+                listing.rows.append(row)
     return listing
+
+
+def is_wanted(values: Mapping[str, Any], only: Only, file: Path) -> bool:
+    """Whether a row has the values asked for. ValueError for a column that it does not have."""
+    for column, wanted in only.items():
+        if column not in values:
+            raise ValueError(f"{file}: a row without the column {column!r}, which is asked for")
+        if values[column] not in wanted:
+            return False
+    return True
 
 
 def read_text(file: Path) -> str:
@@ -138,7 +173,7 @@ def read_text(file: Path) -> str:
         ) from error
 
 
-def rows_of_csv(text: str, file: Path) -> Iterator[Row | Skip]:
+def rows_of_csv(text: str, file: Path) -> Iterator[tuple[int, Values | Skip]]:
     """Rows of a table. Quotes may hold commas, line ends and, doubled, quotes."""
     # strict: otherwise a quote that nobody closed takes all that follows into one caption.
     table = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -146,26 +181,27 @@ def rows_of_csv(text: str, file: Path) -> Iterator[Row | Skip]:
         header = next(filter(None, table), [])
     except csv.Error as error:
         raise ValueError(f"{file}: the header cannot be read as CSV: {error}") from error
-    path_at, caption_at = find_columns(header, file)
+    names = [name.strip().lower() for name in header]
+    least = least_columns(header, names, file)
     while True:
         line = table.line_num + 1
         try:
             fields = next(table, None)
         except csv.Error as error:
-            yield Skip(line, f"not CSV ({error})", table.line_num - line + 1)
+            yield line, Skip(line, f"not CSV ({error})", table.line_num - line + 1)
             continue
         if fields is None:
             return
-        wrong = wrong_columns(fields, len(header), max(path_at, caption_at) + 1)
+        wrong = wrong_columns(fields, len(header), least)
         if wrong:
-            yield Skip(line, wrong)
+            yield line, Skip(line, wrong)
         elif fields:  # and nothing for an empty line
-            yield make_row(line, file, fields[path_at], [fields[caption_at]])
+            pairs = list(zip(names, fields, strict=False))
+            yield line, dict(reversed(pairs))  # of columns with one name, the first
 
 
-def find_columns(header: list[str], file: Path) -> tuple[int, int]:
-    """The columns of path and caption."""
-    names = [name.strip().lower() for name in header]
+def least_columns(header: list[str], names: list[str], file: Path) -> int:
+    """How many columns a row needs: up to those of path and caption."""
     path, caption = first_of(PATH_NAMES, names), first_of(CAPTION_NAMES, names)
     if path is None or caption is None:
         got = f"the header {', '.join(map(repr, header))}" if header else "an empty file"
@@ -173,7 +209,7 @@ def find_columns(header: list[str], file: Path) -> tuple[int, int]:
             f"{file}: got {got}, expected {in_words(PATH_NAMES)} for the path and "
             f"{in_words(CAPTION_NAMES)} for the caption, with a comma between"
         )
-    return names.index(path), names.index(caption)
+    return max(names.index(path), names.index(caption)) + 1
 
 
 def wrong_columns(fields: list[str], expected: int, least: int) -> str:
@@ -186,28 +222,42 @@ def wrong_columns(fields: list[str], expected: int, least: int) -> str:
     return ""
 
 
-def rows_of_jsonl(text: str, file: Path) -> Iterator[Row | Skip]:
+def rows_of_jsonl(text: str, file: Path) -> Iterator[tuple[int, Values | Skip]]:
     """Rows of JSON objects, one a line."""
     for line, entry in enumerate(io.StringIO(text, newline=None), 1):
         if entry.strip():
-            yield row_of_json(entry, line, file)
+            yield line, values_of_json(entry, line)
 
 
-def row_of_json(entry: str, line: int, file: Path) -> Row | Skip:
+def values_of_json(entry: str, line: int) -> Values | Skip:
     try:
         value = json.loads(entry)
     except (ValueError, RecursionError) as error:
         return Skip(line, f"not JSON ({getattr(error, 'msg', error)})")
     if not isinstance(value, dict):
         return Skip(line, f"got JSON's {type(value).__name__}, expected an object")
-    values = {key.strip().lower(): value for key, value in value.items()}
+    return {key.strip().lower(): value for key, value in value.items()}
+
+
+def row_of(values: Values, line: int, file: Path) -> Row | Skip:
+    """A sample, or why there is none; its path is relative to the file's folder."""
     path, caption = first_of(PATH_NAMES, values), first_of(CAPTION_NAMES, values)
     if path is None:
         return Skip(line, f"no path, expected a key {in_words(PATH_NAMES)}")
     if caption is None:
         return Skip(line, f"no caption, expected a key {in_words(CAPTION_NAMES)}")
     several = values[caption]
-    return make_row(line, file, values[path], several if isinstance(several, list) else [several])
+    row = make_row(line, file, values[path], several if isinstance(several, list) else [several])
+    if isinstance(row, Skip):
+        return row
+    label = values.get(LABEL_NAME)
+    if label is not None and not (isinstance(label, str | int) and str(label).strip()):
+        return Skip(line, f"the label is {label!r}, expected a text or a number")
+    try:
+        named = Named.of(values["names"], values.get("keywords")) if "names" in values else None
+    except ValueError as error:
+        return Skip(line, str(error))
+    return replace(row, label=None if label is None else str(label), named=named)
 
 
 def make_row(line: int, file: Path, path: Any, captions: list[Any]) -> Row | Skip:
@@ -228,6 +278,12 @@ def make_row(line: int, file: Path, path: Any, captions: list[Any]) -> Row | Ski
 READERS = {".csv": rows_of_csv, ".jsonl": rows_of_jsonl}
 
 
+def labels_of(rows: Sequence[Row]) -> tuple[str, ...] | None:
+    """The labels of some rows; None where one of them has none."""
+    labels = tuple(row.label for row in rows if row.label is not None)
+    return labels if len(labels) == len(rows) else None
+
+
 # Checks ------------------------------------------------------------------------------------------
 
 
@@ -235,6 +291,9 @@ def check_usable(source: Path, listing: Listing) -> None:
     """Raise where nothing is left to train on."""
     if listing.rows:
         return
+    if listing.unwanted and not listing.skips:
+        rows = counted(listing.unwanted, "row")
+        raise ValueError(f"{source}: {rows}, none of which has the values that are asked for")
     if listing.skips:
         first = listing.skips[0]
         lost = counted(sum(skip.lines for skip in listing.skips), "row")

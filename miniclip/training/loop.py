@@ -160,7 +160,7 @@ class Trainer:
     def _batch(self, loaded: LoadedBatch) -> Batch:
         """The batch on the network's backend, with its ids and targets."""
         pixels, ids = self._inputs(loaded)
-        targets = positives(loaded.captions)
+        targets = positives(loaded.captions, loaded.labels)
         if targets is not None:
             targets = self.network.ops.asarray(targets, self.network.dtype)
         return Batch(pixels, ids, loaded.captions, targets, loaded.step)

@@ -28,8 +28,10 @@ from miniclip.training.held_out import HeldOut, check_share, hold_out
 from miniclip.training.listing import (
     EXPECTED,
     Listing,
+    Only,
     Report,
     counted,
+    labels_of,
     read_listing,
     tell_skipped,
 )
@@ -58,14 +60,18 @@ def read_pictures(
     seed: int = 0,
     held_out: float = 0.0,
     report: Report = print,
+    only: Only | None = None,
 ) -> PictureData:
     """Find a user's pictures and their captions. No picture is opened yet.
 
     source: one of
       - a .csv file (UTF-8, commas) with a header that names a column for the path (image, path,
-        file, filepath or filename) and one for the caption (caption, text or title), in any case;
-      - a .jsonl file, one JSON object a line with such keys; a caption may be a list of captions;
-      - a folder that holds such a file as captions.csv or captions.jsonl;
+        file, filepath, filename or file_name) and one for the caption (caption, text or title), in
+        any case; a column `label` may say what is shown, see augmented.py;
+      - a .jsonl file, one JSON object a line with such keys; a caption may be a list of captions,
+        and `names` and `keywords` by language may be what captions are made of, see wording.py;
+      - a folder that holds such a file as captions.csv, captions.jsonl, metadata.csv or
+        metadata.jsonl (as a Hugging Face image folder does);
       - a folder of class folders: the caption of cats/1.jpg is `template` with "cats" for its {}.
         Underscores and hyphens of a class folder's name become spaces. Deeper folders, hidden
         files and files without a picture's ending are ignored, and counted.
@@ -75,6 +81,7 @@ def read_pictures(
     workers: threads that decode. seed: of the choice among several captions.
     held_out: share of the pictures that are left to `PictureData.held_out` (see held_out.py).
     report: called with one line for each of the first rows skipped, and for each broken picture.
+    only: of a table, the rows that have one of these values in each of these columns.
 
     Rows without a path or caption, and rows that cannot be read, are skipped and counted. Raises
     ValueError naming the argument or file where there is nothing to use: no such file, another
@@ -83,7 +90,7 @@ def read_pictures(
     check_arguments(source, template, workers, seed)
     check_share(held_out)
     path = as_path(source)
-    listing = read_listing(path, template)
+    listing = read_listing(path, template, only)
     training, kept = hold_out(listing, path, held_out)
     tell_skipped(path, listing, report)
     return PictureData(training, transform, workers, seed, report, kept)
@@ -120,7 +127,9 @@ class PictureData:
         """The number of rows, of which some may turn out to be broken."""
         return len(self.rows)
 
-    def load(self, indices: Sequence[int] | Array, epoch: int) -> tuple[Array, list[str]]:
+    def load(
+        self, indices: Sequence[int] | Array, epoch: int, step: int = 0
+    ) -> tuple[Array, list[str]]:
         """Pixels and captions of some rows, in this order: float (B, 3, R, R) and B strings.
 
         Broken and missing pictures are left out, so that B may be smaller than len(indices); each
@@ -145,6 +154,10 @@ class PictureData:
         kept = [i for i in numbers if self.rows[i].path in pixels]
         batch = np.concatenate([pixels[self.rows[i].path] for i in kept])  # (B, 3, R, R)
         return batch, [self._caption(i, epoch) for i in kept]
+
+    def labels(self, indices: Sequence[int]) -> tuple[str, ...] | None:
+        """What is shown by those of some rows that `load` did not leave out; None if not said."""
+        return labels_of([self.rows[i] for i in indices if self.rows[i].path not in self.broken])
 
     def summary(self) -> str:
         """One line, such as "1,203 pictures, 4 broken, 2 rows skipped"."""

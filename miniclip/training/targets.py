@@ -9,19 +9,25 @@ import numpy as np
 from miniclip.ops.array import Array
 
 
-def positives(captions: Sequence[str]) -> Array | None:
-    """(N, N): 1 where the caption of column j is the caption of row i; None if all differ.
+def positives(captions: Sequence[str], labels: Sequence[str] | None = None) -> Array | None:
+    """(N, N): 1 where the text of column j fits the image of row i; None if only its own fits each.
 
     A caption that occurs twice in a batch fits both images. The sigmoid loss would otherwise call
     right pairs wrong. The contrastive loss is the same number with and without: equal texts have
     equal embeddings, so their logits are equal and so is their mean. But it cannot reach zero, and
-    these targets say how low it can get.
+    these targets say how low it can get. labels: N names of what is shown; the caption of another
+    picture with the same label fits as well, in whatever words.
     """
-    numbers = {caption: n for n, caption in enumerate(dict.fromkeys(captions))}
-    if len(numbers) == len(captions):
-        return None
-    which = np.array([numbers[caption] for caption in captions])
-    return (which[:, None] == which[None, :]).astype(np.float64)
+    same = equal(captions) if labels is None else equal(captions) | equal(labels)
+    return None if same.sum() == len(captions) else same.astype(np.float64)
+
+
+def equal(texts: Sequence[str]) -> Array:
+    """(N, N): whether text i is text j."""
+    numbers = {text: n for n, text in enumerate(dict.fromkeys(texts))}
+    which = np.array([numbers[text] for text in texts])
+    same: Array = which[:, None] == which[None, :]
+    return same
 
 
 def contrastive_floor(targets: Array | None) -> float:

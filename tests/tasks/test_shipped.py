@@ -11,7 +11,7 @@ import miniclip
 from miniclip.checkpoints import hub
 from miniclip.checkpoints.shipped import DEFAULT, NAMES, shipped_path
 from miniclip.tasks.evaluate import evaluate
-from miniclip.tasks.train import read_settings
+from miniclip.tasks.settings import read_settings
 
 ROOT = Path(__file__).parents[2]
 

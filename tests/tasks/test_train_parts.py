@@ -10,6 +10,7 @@ from notes import Notes
 
 from miniclip.models import CLIPConfig, TextConfig, VisionConfig
 from miniclip.pipeline import Knowledge
+from miniclip.tasks.settings import Settings, read_settings
 from miniclip.world.scenes import TRAINING_WORLD
 
 module = importlib.import_module("miniclip.tasks.train")  # not a function of that name
@@ -27,7 +28,7 @@ AVERAGE = VisionConfig(64, (1, 1, 1, 1), 16, 8, pool="average")
     ],
 )
 def test_presets_number_by_number(name, embed, vision, text, recipe):
-    settings = module.read_settings(name)
+    settings = read_settings(name)
     width, heads = text
     texts = TextConfig(context_length=32, vocab_size=740, width=width, heads=heads, layers=2)
     assert settings.config == CLIPConfig(embed, vision, texts)
@@ -36,11 +37,11 @@ def test_presets_number_by_number(name, embed, vision, text, recipe):
     assert (found.steps, found.batch, found.learning_rate, found.warm_up) == recipe
     assert settings.scenes == ({"mix": [1.0, 0.0, 0.0, 0.0]} if name == "nano" else {})
     assert (settings.name, settings.vocabulary) == (name, 740)
-    assert module.new_transform(settings).size == 64
+    assert settings.new_transform().size == 64
 
 
 def test_changes_are_of_the_recipe_and_none_is_no_change():
-    settings = module.read_settings("nano", {"steps": 7, "batch": None, "seed": 3})
+    settings = read_settings("nano", {"steps": 7, "batch": None, "seed": 3})
     assert (settings.recipe.steps, settings.recipe.batch, settings.recipe.seed) == (7, 64, 3)
 
 
@@ -68,14 +69,14 @@ def test_words_are_learned_from_many_captions_of_the_same_seed(monkeypatch):
     monkeypatch.setattr(module, "VOCABULARY_SCENES", 3)
     monkeypatch.setattr(module, "train_merges", notes.of("merges", "merges"))
     monkeypatch.setattr(module, "Tokenizer", notes.of("tokenizer", "tokenizer"))
-    settings = module.Settings("x", {"text": {"context_length": 9}}, 600, None, {"seed": 4})
+    settings = Settings("x", {"text": {"context_length": 9}}, 600, None, {"seed": 4})
     assert module.scene_words(settings) == "tokenizer"
     assert notes == [
         ("data", module.no_pictures, 3, 4), ("merges", ["0 0", "1 0", "2 0"], 600),
         ("tokenizer", "merges", {"context_length": 9}),
     ]  # fmt: skip
     notes.clear()
-    module.scene_captions(module.Settings("x", {}, 600, None, {}))
+    module.scene_captions(Settings("x", {}, 600, None, {}))
     assert notes == [("data", module.no_pictures, 3, 0)]
     with pytest.raises(RuntimeError, match="only read for its captions"):
         module.no_pictures([])
@@ -88,26 +89,31 @@ def test_words_are_learned_from_many_captions_of_the_same_seed(monkeypatch):
 def notes(monkeypatch):
     """Notes of what `assemble` asks for; there are two pictures with three captions."""
     notes = Notes()
-    rows = [SimpleNamespace(captions=("a", "b")), SimpleNamespace(captions=("c",))]
+    rows = [
+        SimpleNamespace(captions=captions, label=None, named=None)
+        for captions in (("a", "b"), ("c",))
+    ]
     pictures = SimpleNamespace(rows=rows, summary=lambda: "2 pictures")
     for name, answer in {
         "load": SimpleNamespace(name="loaded", transform="its own", knows=None),
         "scene_words": "words of scenes", "learn_words": "words of captions",
         "scene_captions": "captions of scenes", "scene_data": "scenes", "learns": None,
-        "new_transform": "a new one", "read_pictures": pictures,
+        "read_pictures": pictures,
         "new_pipeline": SimpleNamespace(name="new", transform="a new one"),
     }.items():  # fmt: skip
         monkeypatch.setattr(module, name, notes.of(name, answer))
     return notes
 
 
-SETTINGS = SimpleNamespace(recipe=SimpleNamespace(seed=6))
+SETTINGS = SimpleNamespace(
+    recipe=SimpleNamespace(seed=6, batch=2), data=None, new_transform=lambda: "a new one"
+)
 
 
 @pytest.mark.parametrize("init", [None, "a/run"])
 def test_scenes_for_a_new_or_a_loaded_model(notes, init):
-    pipeline, source = module.assemble(SETTINGS, None, init, 3, "{}", print)
-    assert (pipeline.name, source) == ("new" if init is None else "loaded", "scenes")
+    pipeline, *sources = module.assemble(SETTINGS, None, init, 3, "{}", print)
+    assert (pipeline.name, sources) == ("new" if init is None else "loaded", ["scenes", None])
     new = [("scene_words", SETTINGS), ("new_pipeline", SETTINGS, "words of scenes", 6)]
     about = "drawings of coloured shapes, named in English and Chinese"
     assert notes == [
@@ -120,22 +126,26 @@ def test_scenes_for_a_new_or_a_loaded_model(notes, init):
 def test_own_pictures_for_a_new_or_a_loaded_model(notes, init):
     lines = []
     report = lines.append
-    pipeline, source = module.assemble(SETTINGS, "x/cats.csv", init, 3, "a {}", report, 0.25)
-    assert (pipeline.name, len(source.rows)) == ("new" if init is None else "loaded", 2)
+    pipeline, *sources = module.assemble(SETTINGS, "x/cats.csv", init, 3, "a {}", report, 0.25)
+    assert pipeline.name == ("new" if init is None else "loaded")
+    assert sources[0] is sources[1]
+    assert len(sources[0].rows) == 2
     transform = "a new one" if init is None else "its own"
-    first = ("new_transform", SETTINGS) if init is None else ("load", "a/run", "numpy")
-    options = {"template": "a {}", "workers": 3, "seed": 6, "held_out": 0.25, "report": report}
+    options = {"template": "a {}", "workers": 3, "seed": 6, "held_out": 0.25, "report": report,
+               "only": None}  # fmt: skip
     new = [("learn_words", ["a", "b", "c"], SETTINGS),
            ("new_pipeline", SETTINGS, "words of captions", 6)]  # fmt: skip
     assert notes == [
-        first, ("read_pictures", "x/cats.csv", transform, options),
+        *([] if init is None else [("load", "a/run", "numpy")]),
+        ("read_pictures", "x/cats.csv", transform, options),
         *(new if init is None else []),
         ("learns", pipeline, "2 pictures of cats.csv", ["a", "b", "c"], init),
     ]  # fmt: skip
     assert lines == ["2 pictures"]
     notes.clear()
     module.assemble(SETTINGS, "x/cats.csv", init, 3, "a {}", report)
-    assert notes[1][-1]["held_out"] == module.SHARE
+    read = next(note for note in notes if note[0] == "read_pictures")
+    assert read[-1]["held_out"] == module.SHARE
 
 
 def test_what_a_model_knows():
@@ -205,10 +215,10 @@ def test_a_run_is_told_what_it_is(monkeypatch, tmp_path, asked, about):
     network = SimpleNamespace(ops="ops")
     network.to = notes.of("to", network)
     pipeline = SimpleNamespace(network=network, save=notes.of("save"))
-    settings = SimpleNamespace(scenes={"seed": 3}, recipe="recipe")
+    settings = SimpleNamespace(scenes={"seed": 3}, recipe="recipe", data=None)
     trainer = SimpleNamespace(resume=notes.of("resume", False), run=notes.of("run"))
     monkeypatch.setattr(module, "read_settings", notes.of("settings", settings))
-    monkeypatch.setattr(module, "assemble", notes.of("assemble", (pipeline, "source")))
+    monkeypatch.setattr(module, "assemble", notes.of("assemble", (pipeline, "source", None)))
     monkeypatch.setattr(module.backends, "choose", notes.of("choose", "chosen"))
     monkeypatch.setattr(module.backends, "describe", notes.of("describe", "numba, chosen"))
     monkeypatch.setattr(module, "shortened", notes.of("shortened", "cut"))
@@ -221,9 +231,10 @@ def test_a_run_is_told_what_it_is(monkeypatch, tmp_path, asked, about):
     assert module.train("what", tmp_path, **given, **asked) is pipeline
     share = asked.get("held_out", module.SHARE)
     assert notes == [
-        ("settings", "what", {"steps": 2}),
-        ("assemble", settings, asked.get("data"), asked.get("init"), 5, "t {}", report, share),
-        ("choose", "b"), ("to", "chosen", "float64"), ("describe", "ops"),
+        ("settings", "what", {"steps": 2}), ("choose", "b"),
+        ("assemble", settings, asked.get("data"), asked.get("init"), 5, "t {}", report, share,
+         "chosen"),
+        ("to", "chosen", "float64"), ("describe", "ops"),
         ("shortened", pipeline),
         ("trainer", network, "source", "cut", "recipe", tmp_path,
          {**about, "scenes": {"seed": 3}}, report, False),

@@ -204,7 +204,7 @@ def test_jsonl(tmp_path):
         r"line 4, skipped: not JSON \(Expecting ',' delimiter\)",
         r"line 5, skipped: got JSON's list, expected an object",
         r"line 6, skipped: no caption, expected a key caption, text or title",
-        r"line 7, skipped: no path, expected a key image, path, file, filepath or filename",
+        r"line 7, skipped: no path, expected a key image, path, file, filepath, filename or \w+",
         r"line 8, skipped: the path is int, expected a text",
         r": 6 further rows skipped",
     ]
