@@ -216,6 +216,10 @@ def compiled_code() -> tuple[Path, str]:
     return cache_folder() / "compiled", "" if folder else f"nothing is kept: {reason}"
 
 
+def decoded_pictures() -> tuple[Path, str]:
+    return import_module("miniclip.training.store").pictures_folder(), ""
+
+
 def shipped_models() -> tuple[Path, str]:
     return import_module("miniclip.checkpoints.shipped").weights_folder(), ""
 
@@ -227,6 +231,7 @@ def downloads() -> tuple[Path, str]:
 
 FOLDERS: list[tuple[str, Callable[[], tuple[Path, str]]]] = [
     ("compiled code", compiled_code),
+    ("decoded pictures", decoded_pictures),
     ("models that come along", shipped_models),
     ("downloaded weights", downloads),
 ]

@@ -43,6 +43,11 @@ class Store:
         return square
 
 
+def pictures_folder() -> Path:
+    """Where decoded pictures are kept; it may be deleted at any time."""
+    return cache_folder() / "pictures"
+
+
 def stored(paths: Sequence[Path], side: int, workers: int = 2, bar: Bar = iter) -> Store:
     """The store of these pictures, made if it is not there. OSError where it cannot be written.
 
@@ -50,7 +55,7 @@ def stored(paths: Sequence[Path], side: int, workers: int = 2, bar: Bar = iter) 
     A picture that cannot be read is nothing but transparent in it, and named in `broken`.
     """
     paths = list(dict.fromkeys(paths))
-    folder = cache_folder() / "pictures"
+    folder = pictures_folder()
     name = name_of(paths, side)
     squares, notes = folder / f"{name}.npy", folder / f"{name}.json"
     if not (squares.is_file() and notes.is_file()):

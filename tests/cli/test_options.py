@@ -15,6 +15,7 @@ import drawn
 import numpy as np
 import pytest
 import task_checks
+from emoji_packages import write_packages
 from pipelines import make_pipeline, scene_pipeline
 from safetensors.numpy import load_file, save_file
 
@@ -627,6 +628,50 @@ def _(at):
 def _(at):
     evaluated(at, "--data", at.classes, "--activation", "gelu_tanh", model=bare(at))
     assert at.loaded[-1].config.vision.activation == "gelu_tanh"
+
+
+# ------------------------------------------------------------------------ data
+
+
+def emoji_packages_at(at):
+    folder = at.root / "packages"
+    return folder if folder.exists() else write_packages(folder)
+
+
+@effect("data emoji", "--from", "--out")
+def _(at):
+    packages = emoji_packages_at(at)
+    text = at.run("data", "emoji", "--from", packages, "--out", at.root / "emoji-a")
+    assert f"{at.root / 'emoji-a'}: 47 pictures (" in text
+    assert "drawn now)\n4 things, 1 of them held out\n" in text
+    assert "  openmoji                         4\n" in text
+    at.run("data", "emoji", "--from", packages)
+    assert (at.root / "data" / "emoji" / "metadata.jsonl").is_file()
+    empty = at.root / "no-packages"
+    empty.mkdir(exist_ok=True)
+    error = at.fails("data", "emoji", "--from", empty, "--out", at.root / "emoji-b")
+    assert error.startswith(f"miniclip: error: {empty}/@iconify-json/noto/package.json: missing;")
+
+
+@effect("data emoji", "--languages")
+def _(at):
+    out = at.root / "emoji-c"
+    arguments = ("data", "emoji", "--from", emoji_packages_at(at), "--out", out)
+    at.run(*arguments, "--languages", "en")
+    first = json.loads((out / "metadata.jsonl").read_text().splitlines()[0])
+    assert list(first["names"]) == ["en"]
+    at.run(*arguments)
+    first = json.loads((out / "metadata.jsonl").read_text().splitlines()[0])
+    assert list(first["names"]) == ["en", "zh"]
+    error = at.fails(*arguments, "--languages", "xx")
+    assert error.startswith("miniclip: error: --languages: got 'xx', which cldr-annotations-full")
+
+
+@effect("data emoji", "--json")
+def _(at):
+    out = at.root / "emoji-d"
+    made = at.json("data", "emoji", "--from", emoji_packages_at(at), "--out", out)
+    assert (made["folder"], made["pictures"], made["styles"]["noto"]) == (str(out), 47, 4)
 
 
 # ------------------------------------------------------------------------ verify and weights
