@@ -1,6 +1,6 @@
 """Draws augmentation.png: `python docs/images/augmentation.py data/emoji`.
 
-Each row is one change alone, drawn ten times for one picture; the last rows are all of them together,
+Each row is one change alone, drawn ten times for one picture; the last rows are all together,
 as training sees it. The picture is Noto's dog (Google, Apache-2.0).
 """
 

@@ -58,8 +58,8 @@ def add_data_options(parser: Parser) -> None:
         type=as_path,
         metavar="PATH",
         help="a .csv or .jsonl of pictures and captions, a folder that holds it as captions.csv or "
-        "captions.jsonl (or metadata.csv, metadata.jsonl), or a folder of class folders; default: "
-        "drawn scenes",
+        "captions.jsonl (or metadata.csv, metadata.jsonl), .tar files as img2dataset writes them, "
+        "or a folder of class folders; default: drawn scenes",
     )
     parser.add_argument(
         "--template", help="caption of a class folder's pictures; default: a photo of a {}"

@@ -29,8 +29,9 @@ from miniclip.tables import markdown_table, text_table
 from miniclip.tasks.evaluate import check_finite
 from miniclip.tasks.evaluation_result import Counted, Table, percent
 from miniclip.training.held_out import HeldOut, classes_of, read_held_out, unique
-from miniclip.training.listing import Listing, Row, read_listing, table_in
+from miniclip.training.listing import Listing, read_listing, table_in
 from miniclip.training.pictures import PictureData
+from miniclip.training.table_rows import Row
 
 AMONG = (1, 5, 10)  # the k of R@k
 CHUNK = 64  # pictures that are held in memory at a time

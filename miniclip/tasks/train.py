@@ -24,11 +24,11 @@ from miniclip.tasks.settings import DataSettings, Settings, read_settings
 from miniclip.training.augmented import Apply, AugmentedData, apply_all, by_label
 from miniclip.training.data import Dataset, SceneData
 from miniclip.training.held_out import SHARE
-from miniclip.training.listing import Row
 from miniclip.training.loop import STATE, Trainer
 from miniclip.training.pictures import PictureData, read_pictures
 from miniclip.training.state import StateError
 from miniclip.training.store import stored
+from miniclip.training.table_rows import Row
 from miniclip.training.wording import Wording
 from miniclip.world.scenes import TRAINING_WORLD, World
 

@@ -16,8 +16,8 @@ import numpy as np
 from miniclip.inputs.augment import Augment, Change, apply
 from miniclip.inputs.preprocess import Transform
 from miniclip.ops.array import Array
-from miniclip.training.listing import Row, labels_of
 from miniclip.training.store import Store
+from miniclip.training.table_rows import Row, labels_of
 from miniclip.training.wording import Wording
 
 WORDS, CHOICE = 7, 8  # streams of random numbers: 1 to 6 belong to scenes, orders, augmentation

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from miniclip.files import as_path, write_bytes
-from miniclip.training.listing import Listing, Row
+from miniclip.training.listing import Listing
+from miniclip.training.table_rows import Row
 
 RECORD = "held-out.json"
 SHARE = 0.1  # of the pictures, where nothing else is asked for

@@ -1,57 +1,35 @@
-"""What a user's file or folder names: a .csv, a .jsonl or a folder of class folders becomes rows
+"""What a user's file or folder names: a .csv, a .jsonl, tar shards or class folders become rows
 of (picture, captions); a row that cannot be used becomes a reason. No picture is opened here.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from miniclip.inputs.pictures import ENDINGS, is_hidden, is_picture
-from miniclip.training.wording import Named
+from miniclip.training.shards import ENDING, read_shard
+from miniclip.training.table_rows import (
+    PATH_NAMES,
+    READERS,
+    Row,
+    Skip,
+    Values,
+    counted,
+    read_text,
+    row_of,
+)
 
-# Names of columns and keys, in any case. Where a file has several of a line, the first here counts.
-PATH_NAMES = ("image", "path", "file", "filepath", "filename", "file_name")
-CAPTION_NAMES = ("caption", "text", "title")
-LABEL_NAME = "label"
 # That a folder may hold, beside its pictures; the latter two as in a Hugging Face image folder.
 TABLES = ("captions.csv", "captions.jsonl", "metadata.csv", "metadata.jsonl")
-EXPECTED = "a .csv file, a .jsonl file, or a folder of class folders (cats/1.jpg)"
-URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+EXPECTED = "a .csv, .jsonl or .tar file, or a folder of class folders (cats/1.jpg)"
 MOST_TOLD = 5  # skipped rows of a file that are reported one by one
 
 Report: TypeAlias = Callable[[str], Any]
-Values: TypeAlias = dict[str, Any]  # column, in small letters -> what a row has there
 Only: TypeAlias = Mapping[str, Sequence[str]]  # column -> the values of it that are wanted
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One sample: a picture, and the captions of which every epoch chooses one.
-
-    label: what is shown, the same for all pictures of it; None where the table has no such column.
-    named: names and keywords that captions can be made of (see wording.py); None without.
-    """
-
-    path: Path
-    captions: tuple[str, ...]
-    label: str | None = None
-    named: Named | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Skip:
-    """A row that cannot be used: where it begins, why, and how many lines are lost with it."""
-
-    line: int
-    reason: str
-    lines: int = 1
 
 
 @dataclass
@@ -76,9 +54,15 @@ def read_listing(path: Path, template: str, only: Only | None = None) -> Listing
     """
     try:
         table = table_in(path) if path.is_dir() else path
-        if table is None and only:
+        shards = shards_in(path) if table in (None, path) else []
+        if shards:
+            listing = read_shards(shards, only or {})
+        elif table is not None:
+            listing = read_file(table, only or {})
+        elif only:
             raise ValueError(f"{path}: class folders have no column {next(iter(only))!r}")
-        listing = read_folder(path, template) if table is None else read_file(table, only or {})
+        else:
+            listing = read_folder(path, template)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
     check_usable(path, listing)
@@ -121,6 +105,35 @@ def label_of(name: str) -> str:
     return " ".join(re.sub("[_-]", " ", name).split()) or name
 
 
+# Tar files ---------------------------------------------------------------------------------------
+
+
+def shards_in(path: Path) -> list[Path]:
+    """The tar files that a path names: itself, or those in a folder."""
+    if path.is_dir():
+        files = sorted(path.iterdir())
+        return [f for f in files if f.suffix.lower() == ENDING and f.is_file() and not is_hidden(f)]
+    return [path] if path.suffix.lower() == ENDING and path.is_file() else []
+
+
+def read_shards(files: Sequence[Path], only: Only) -> Listing:
+    """The samples of tar files; see shards.py."""
+    listing = Listing()
+    for file in files:
+        shard = read_shard(file)
+        listing.ignored += shard.ignored
+        for name, sample in shard.samples.items():
+            where = f"{file.name}/{name}"
+            if sample.wrong or sample.picture is None:
+                listing.skips.append(Skip(0, sample.wrong or "no picture", sample=where))
+            else:
+                values = {**sample.values, PATH_NAMES[0]: sample.picture}
+                add_row(listing, values, 0, file / "samples", only, where)
+        if shard.broken:
+            listing.skips.append(Skip(0, shard.broken, sample=file.name))
+    return listing
+
+
 # Files -------------------------------------------------------------------------------------------
 
 
@@ -138,15 +151,23 @@ def read_file(file: Path, only: Only) -> Listing:
     for line, found in reader(read_text(file), file):
         if isinstance(found, Skip):
             listing.skips.append(found)
-        elif not is_wanted(found, only, file):
-            listing.unwanted += 1
         else:
-            row = row_of(found, line, file)
-            if isinstance(row, Skip):
-                listing.skips.append(row)
-            else:
-                listing.rows.append(row)
+            add_row(listing, found, line, file, only)
     return listing
+
+
+def add_row(
+    listing: Listing, values: Values, line: int, file: Path, only: Only, sample: str = ""
+) -> None:
+    """A row of a table, or a sample of a tar file, to where it belongs."""
+    if not is_wanted(values, only, file):
+        listing.unwanted += 1
+        return
+    row = row_of(values, line, file)
+    if isinstance(row, Skip):
+        listing.skips.append(replace(row, sample=sample))
+    else:
+        listing.rows.append(row)
 
 
 def is_wanted(values: Mapping[str, Any], only: Only, file: Path) -> bool:
@@ -157,131 +178,6 @@ def is_wanted(values: Mapping[str, Any], only: Only, file: Path) -> bool:
         if values[column] not in wanted:
             return False
     return True
-
-
-def read_text(file: Path) -> str:
-    """A UTF-8 file, without the byte order mark that some programs put in front."""
-    data = file.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # `object`, not `data`: positions count from behind the mark
-        line = error.object.count(b"\n", 0, error.start) + 1
-        byte = error.object[error.start]
-        raise ValueError(
-            f"{file}: line {line}: got the byte 0x{byte:02x}, expected UTF-8: save the file as such"
-        ) from error
-
-
-def rows_of_csv(text: str, file: Path) -> Iterator[tuple[int, Values | Skip]]:
-    """Rows of a table. Quotes may hold commas, line ends and, doubled, quotes."""
-    # strict: otherwise a quote that nobody closed takes all that follows into one caption.
-    table = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = next(filter(None, table), [])
-    except csv.Error as error:
-        raise ValueError(f"{file}: the header cannot be read as CSV: {error}") from error
-    names = [name.strip().lower() for name in header]
-    least = least_columns(header, names, file)
-    while True:
-        line = table.line_num + 1
-        try:
-            fields = next(table, None)
-        except csv.Error as error:
-            yield line, Skip(line, f"not CSV ({error})", table.line_num - line + 1)
-            continue
-        if fields is None:
-            return
-        wrong = wrong_columns(fields, len(header), least)
-        if wrong:
-            yield line, Skip(line, wrong)
-        elif fields:  # and nothing for an empty line
-            pairs = list(zip(names, fields, strict=False))
-            yield line, dict(reversed(pairs))  # of columns with one name, the first
-
-
-def least_columns(header: list[str], names: list[str], file: Path) -> int:
-    """How many columns a row needs: up to those of path and caption."""
-    path, caption = first_of(PATH_NAMES, names), first_of(CAPTION_NAMES, names)
-    if path is None or caption is None:
-        got = f"the header {', '.join(map(repr, header))}" if header else "an empty file"
-        raise ValueError(
-            f"{file}: got {got}, expected {in_words(PATH_NAMES)} for the path and "
-            f"{in_words(CAPTION_NAMES)} for the caption, with a comma between"
-        )
-    return max(names.index(path), names.index(caption)) + 1
-
-
-def wrong_columns(fields: list[str], expected: int, least: int) -> str:
-    """What is wrong with the number of columns, or nothing. Empty ones at the end may be missing,
-    or be too many, as spreadsheets write them."""
-    if fields and len(fields) < least:
-        return f"got {counted(len(fields), 'column')}, expected {expected}"
-    if any(fields[expected:]):
-        return f"got {len(fields)} columns, expected {expected}: put a text with commas in quotes"
-    return ""
-
-
-def rows_of_jsonl(text: str, file: Path) -> Iterator[tuple[int, Values | Skip]]:
-    """Rows of JSON objects, one a line."""
-    for line, entry in enumerate(io.StringIO(text, newline=None), 1):
-        if entry.strip():
-            yield line, values_of_json(entry, line)
-
-
-def values_of_json(entry: str, line: int) -> Values | Skip:
-    try:
-        value = json.loads(entry)
-    except (ValueError, RecursionError) as error:
-        return Skip(line, f"not JSON ({getattr(error, 'msg', error)})")
-    if not isinstance(value, dict):
-        return Skip(line, f"got JSON's {type(value).__name__}, expected an object")
-    return {key.strip().lower(): value for key, value in value.items()}
-
-
-def row_of(values: Values, line: int, file: Path) -> Row | Skip:
-    """A sample, or why there is none; its path is relative to the file's folder."""
-    path, caption = first_of(PATH_NAMES, values), first_of(CAPTION_NAMES, values)
-    if path is None:
-        return Skip(line, f"no path, expected a key {in_words(PATH_NAMES)}")
-    if caption is None:
-        return Skip(line, f"no caption, expected a key {in_words(CAPTION_NAMES)}")
-    several = values[caption]
-    row = make_row(line, file, values[path], several if isinstance(several, list) else [several])
-    if isinstance(row, Skip):
-        return row
-    label = values.get(LABEL_NAME)
-    if label is not None and not (isinstance(label, str | int) and str(label).strip()):
-        return Skip(line, f"the label is {label!r}, expected a text or a number")
-    try:
-        named = Named.of(values["names"], values.get("keywords")) if "names" in values else None
-    except ValueError as error:
-        return Skip(line, str(error))
-    return replace(row, label=None if label is None else str(label), named=named)
-
-
-def make_row(line: int, file: Path, path: Any, captions: list[Any]) -> Row | Skip:
-    """A row, its path relative to the file's folder; blank captions of several are left out."""
-    for name, value in (("path", path), *(("caption", caption) for caption in captions)):
-        if not isinstance(value, str):
-            return Skip(line, f"the {name} is {type(value).__name__}, expected a text")
-    kept = tuple(caption for caption in captions if caption.strip())
-    if not path.strip():
-        return Skip(line, "the path is empty")
-    if not kept:
-        return Skip(line, "the caption is empty")
-    if URL.match(path.strip()):
-        return Skip(line, "the path is a URL, and nothing is ever fetched: download the picture")
-    return Row(file.parent / path.strip(), kept)
-
-
-READERS = {".csv": rows_of_csv, ".jsonl": rows_of_jsonl}
-
-
-def labels_of(rows: Sequence[Row]) -> tuple[str, ...] | None:
-    """The labels of some rows; None where one of them has none."""
-    labels = tuple(row.label for row in rows if row.label is not None)
-    return labels if len(labels) == len(rows) else None
 
 
 # Checks ------------------------------------------------------------------------------------------
@@ -298,7 +194,7 @@ def check_usable(source: Path, listing: Listing) -> None:
         first = listing.skips[0]
         lost = counted(sum(skip.lines for skip in listing.skips), "row")
         raise ValueError(
-            f"{source}: no usable row, {lost} skipped; the first, line {first.line}: {first.reason}"
+            f"{source}: no usable row, {lost} skipped; the first, {first.where}: {first.reason}"
         )
     if source.is_dir():
         others = counted(listing.ignored, "other file")
@@ -315,29 +211,12 @@ def check_usable(source: Path, listing: Listing) -> None:
 def tell_skipped(file: Path, listing: Listing, report: Report) -> None:
     """The first rows one by one, the rest as a number."""
     for skip in listing.skips[:MOST_TOLD]:
-        last = skip.line + skip.lines - 1
-        where = f"line {skip.line}" if skip.lines == 1 else f"lines {skip.line} to {last}"
-        report(f"{file}, {where}, skipped: {skip.reason}")
+        report(f"{file}, {skip.where}, skipped: {skip.reason}")
     rest = sum(skip.lines for skip in listing.skips[MOST_TOLD:])
     if rest:
         report(f"{file}: {counted(rest, 'further row')} skipped")
     if listing.ignored:
         report(
-            f"{file}: {counted(listing.ignored, 'other file')} ignored (hidden, without a "
+            f"{file}: {counted(listing.ignored, 'other file')} ignored (hidden, a link, without a "
             "picture's ending, or not directly in a class folder)"
         )
-
-
-def first_of(names: Sequence[str], among: Iterable[str]) -> str | None:
-    """The first of the names that is there."""
-    there = set(among)
-    return next((name for name in names if name in there), None)
-
-
-def in_words(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"
-
-
-def counted(n: int, thing: str) -> str:
-    """Such as "1 picture" or "1,203 pictures"."""
-    return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"

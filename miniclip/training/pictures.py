@@ -30,11 +30,11 @@ from miniclip.training.listing import (
     Listing,
     Only,
     Report,
-    counted,
-    labels_of,
     read_listing,
     tell_skipped,
 )
+from miniclip.training.shards import source_of
+from miniclip.training.table_rows import counted, labels_of
 
 # A Transform raises ValueError for every bad picture; these are Pillow's own, for any other
 # callable. A TypeError, say, is no broken picture but a bug, and is not caught.
@@ -48,7 +48,8 @@ UNREADABLE = (
     DecompressionBombError,
 )
 
-Transform: TypeAlias = Callable[[list[Path]], Array]  # one path in a list -> float (1, 3, R, R)
+# One path, or a picture's bytes, in a list -> float (1, 3, R, R).
+Transform: TypeAlias = Callable[[list[Any]], Array]
 
 
 def read_pictures(
@@ -72,6 +73,8 @@ def read_pictures(
         and `names` and `keywords` by language may be what captions are made of, see wording.py;
       - a folder that holds such a file as captions.csv, captions.jsonl, metadata.csv or
         metadata.jsonl (as a Hugging Face image folder does);
+      - a .tar file, or a folder of such, with pictures and captions as img2dataset writes them, see
+        shards.py;
       - a folder of class folders: the caption of cats/1.jpg is `template` with "cats" for its {}.
         Underscores and hyphens of a class folder's name become spaces. Deeper folders, hidden
         files and files without a picture's ending are ignored, and counted.
@@ -211,7 +214,7 @@ class PictureData:
         if path.is_dir():  # which a transform takes for all the pictures in it
             return "a folder, expected a picture's file"
         try:
-            return self._transform([path])
+            return self._transform([source_of(path)])
         except UNREADABLE as error:
             return reason_of(error, path)
 
@@ -259,5 +262,8 @@ def check_pixels(arrays: list[Array]) -> None:
 def reason_of(error: Exception, path: Path) -> str:
     """Why a picture is broken, without the path, which the report has beside it."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    _, found, rest = text.partition(f"{str(path)!r}: ")
-    return rest if found else text
+    for name in (repr(str(path)), "images[0]"):  # a file's name, or bytes without one
+        _, found, rest = text.partition(f"{name}: ")
+        if found:
+            return rest
+    return text

@@ -25,6 +25,7 @@ from miniclip.inputs.opening import open_picture, pillow_errors
 from miniclip.inputs.pictures import Picture
 from miniclip.inputs.square import visible_square
 from miniclip.ops.array import Array
+from miniclip.training.shards import shard_of, source_of
 
 FORM = 1  # of the file; another one makes all anew
 CHUNK = 256  # pictures in memory while the file is written
@@ -72,7 +73,7 @@ def name_of(paths: Sequence[Path], side: int) -> str:
     digest = hashlib.sha256(f"{FORM} {side}".encode())
     for path in paths:
         try:
-            status = os.stat(path)
+            status = os.stat(shard_of(path) or path)
             state = f"{status.st_size} {status.st_mtime_ns}"
         except OSError:
             state = "missing"
@@ -109,7 +110,7 @@ def square_of(path: Path, side: int) -> Array | str:
     name = repr(str(path))
     try:
         with pillow_errors(name):
-            square: Array = visible_square(open_picture(Picture(name, path), True), side)
+            square: Array = visible_square(open_picture(Picture(name, source_of(path)), True), side)
             return square
     except (OSError, ValueError) as error:
         return str(error).removeprefix(f"{name}: ")

@@ -15,7 +15,7 @@ from miniclip.tasks import own_pictures as module
 from miniclip.tasks.draw import draw_scenes
 from miniclip.tasks.own_pictures import chance_of, evaluate_pictures, own_data, rank, recall
 from miniclip.training.held_out import HeldOut
-from miniclip.training.listing import Row
+from miniclip.training.table_rows import Row
 
 # ------------------------------------------------------------------------ ranks
 

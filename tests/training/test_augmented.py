@@ -20,8 +20,8 @@ from miniclip.training.augmented import (
     by_label,
 )
 from miniclip.training.data import load_batch
-from miniclip.training.listing import Row
 from miniclip.training.store import name_of, stored
+from miniclip.training.table_rows import Row
 from miniclip.training.targets import positives
 from miniclip.training.wording import Named, Wording
 

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from miniclip.training.held_out import RECORD, HeldOut, hold_out, read_held_out
-from miniclip.training.listing import Listing, Row, read_listing
+from miniclip.training.listing import Listing, read_listing
 from miniclip.training.pictures import read_pictures
+from miniclip.training.table_rows import Row
 
 
 def table(folder, rows, name="data.csv"):

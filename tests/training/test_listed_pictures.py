@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from miniclip.inputs.preprocess import Transform
-from miniclip.training import listing
-from miniclip.training.listing import ENDINGS, counted, label_of
+from miniclip.training import table_rows
+from miniclip.training.listing import ENDINGS, label_of
 from miniclip.training.pictures import read_pictures
+from miniclip.training.table_rows import counted
 
 CAPTIONS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 
@@ -103,8 +104,8 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         assert [row.path for row in data.rows] == expected
 
 
-@pytest.mark.parametrize("path", listing.PATH_NAMES)
-@pytest.mark.parametrize("caption", listing.CAPTION_NAMES)
+@pytest.mark.parametrize("path", table_rows.PATH_NAMES)
+@pytest.mark.parametrize("caption", table_rows.CAPTION_NAMES)
 def test_the_names_of_columns(tmp_path, path, caption):
     header = f"id, {path.upper()} ,{caption.capitalize()}"
     data, _ = read(write(tmp_path, "x.CSV", header + "\n7,1.png,a cat\n"))
@@ -290,8 +291,8 @@ def test_every_ending_of_pictures(tmp_path, ending):
 
 
 WRONG_FILES = [
-    ("x.txt", b"image,caption\n", r"x\.txt: ends in '\.txt', expected a \.csv file, a \.jsonl"),
-    ("x", b"image,caption\n", "x: has no ending, expected a .csv file"),
+    ("x.txt", b"image,caption\n", r"x\.txt: ends in '\.txt', expected a \.csv, \.jsonl or"),
+    ("x", b"image,caption\n", "x: has no ending, expected a .csv, .jsonl or"),
     ("x.csv", b"", "got an empty file, expected image, path, .* for the caption"),
     ("x.csv", b"image\tcaption\n1.png\tone\n", r"got the header 'image\\tcaption', expected image"),
     ("x.csv", b"id,caption\n1,one\n", "got the header 'id', 'caption', expected image, path"),

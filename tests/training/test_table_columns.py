@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from miniclip.training.listing import Row, labels_of, read_listing
+from miniclip.training.listing import read_listing
 from miniclip.training.pictures import read_pictures
+from miniclip.training.table_rows import Row, labels_of
 from miniclip.training.wording import Named
 
 TEMPLATE = "a photo of a {}"
