@@ -48,6 +48,13 @@ def add_evaluate(commands: Commands) -> None:
     kind.add_argument(
         "--probe", action="store_true", help="measure linear probes on the embeddings instead"
     )
+    parser.add_argument(
+        "--page",
+        type=as_path,
+        metavar="FILE",
+        help="of a set of emoji (--data): write an HTML page of each picture with the names that "
+        "fit it best; default: none",
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument(
         "--markdown", action="store_true", help="print Markdown tables, as in the model cards"
@@ -59,31 +66,39 @@ def add_evaluate(commands: Commands) -> None:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     from miniclip.pipeline import load
+    from miniclip.tasks.emoji_set import is_emoji_set
     from miniclip.tasks.own_pictures import own_data
 
-    needs(options, "data", "template")
+    needs(options, "data", "template", "page")
+    if options.data is not None and is_emoji_set(options.data):
+        excludes(options, "data", "count", "probe", "template")
+        model = load(options.model, options.backend, activation=options.activation)
+        show(options, *measured_on_emoji(options, model))
+        return 0
+    if options.page is not None:
+        raise ValueError(f"page: got {options.page}, expected --data to name a set of emoji")
     excludes(options, "data", "count", "robustness", "probe")
     drawn = options.robustness or options.probe or options.count is not None
     own = None if drawn else own_data(options.model, options.data)
     model = load(options.model, options.backend, activation=options.activation)
     if own is None:
-        data, text, markdown = measured_on_scenes(options, model)
+        show(options, *measured_on_scenes(options, model))
     else:
-        data, text, markdown = measured_on_pictures(options, model, own)
+        show(options, *measured_on_pictures(options, model, own))
+    return 0
+
+
+def show(options: argparse.Namespace, data: Any, text: str, markdown: str) -> None:
+    """Print what was measured, in the form that was asked for."""
     if options.json:
         print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         print(markdown if options.markdown else text)
-    return 0
 
 
 def measured_on_pictures(options: argparse.Namespace, model: Any, own: Any) -> tuple[Any, str, str]:
     """The scores on the user's pictures: as plain data, as text, and as Markdown."""
-    from miniclip.tasks.emoji_set import is_emoji_set
     from miniclip.tasks.own_pictures import evaluate_pictures
-
-    if options.data is not None and is_emoji_set(options.data):
-        return measured_on_emoji(options, model)
 
     def report(line: str) -> None:
         print(line, file=sys.stderr)  # the output may be JSON
@@ -94,11 +109,19 @@ def measured_on_pictures(options: argparse.Namespace, model: Any, own: Any) -> t
 
 
 def measured_on_emoji(options: argparse.Namespace, model: Any) -> tuple[Any, str, str]:
-    """The scores on a set of emoji, in the same three forms."""
+    """What was asked for of a set of emoji, in the same three forms."""
+    from miniclip.tasks import emoji_robustness as robustness
     from miniclip.tasks.emoji_evaluation import evaluate_emoji
+    from miniclip.tasks.emoji_page import write_page
     from miniclip.tasks.emoji_set import read_questions
 
-    result = evaluate_emoji(model, read_questions(options.data))
+    questions = read_questions(options.data)
+    if options.page is not None:
+        print(f"wrote {write_page(model, questions, options.page)}", file=sys.stderr)
+    if options.robustness:
+        rows = robustness.emoji_robustness(model, questions)
+        return [r.as_dict() for r in rows], robustness.as_text(rows), robustness.as_markdown(rows)
+    result = evaluate_emoji(model, questions)
     return result.as_dict(), result.as_text(), result.as_markdown()
 
 

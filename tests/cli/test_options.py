@@ -667,6 +667,18 @@ def _(at):
     assert error.startswith("miniclip: error: --languages: got 'xx', which cldr-annotations-full")
 
 
+@effect("evaluate", "--page")
+def _(at):
+    out = at.root / "emoji-e"
+    at.run("data", "emoji", "--from", emoji_packages_at(at), "--out", out)
+    page = at.root / "page.html"
+    at.run("evaluate", at.scenes, "--data", out, "--backend", "numpy", "--page", page)
+    assert page.read_text().count("data:image/png") == 4
+    error = at.fails("evaluate", at.scenes, "--data", at.classes, "--page", page)
+    assert error.startswith(f"miniclip: error: --page: got {page}, expected --data to name a set")
+    assert "--page: got" in at.fails("evaluate", at.scenes, "--page", page)
+
+
 @effect("data emoji", "--json")
 def _(at):
     out = at.root / "emoji-d"

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from emoji_packages import write_packages
+from PIL import Image
 
 import miniclip
 from miniclip import cli
@@ -20,6 +21,15 @@ from miniclip.tasks.emoji_evaluation import (
     score_names,
     score_pictures,
 )
+from miniclip.tasks.emoji_page import page_of, write_page
+from miniclip.tasks.emoji_robustness import (
+    CHANGES,
+    described,
+    emoji_robustness,
+    plot_emoji_robustness,
+)
+from miniclip.tasks.emoji_robustness import as_markdown as robustness_markdown
+from miniclip.tasks.emoji_robustness import as_text as robustness_text
 from miniclip.tasks.emoji_set import (
     EmojiQuestions,
     Thing,
@@ -382,3 +392,78 @@ def test_the_command(evaluated, emoji, capsys):
     assert cli.main([*arguments, "--markdown"]) == 0
     assert "| openmoji | train | all |" in capsys.readouterr().out
     assert isinstance(EmojiScore("name", "a", "en", "train", "all", 1, 4, 1, 2).as_dict(), dict)
+
+
+# ------------------------------------------------------------------------ robustness and the page
+
+
+def test_robustness(evaluated, emoji, tmp_path):
+    model = miniclip.load(evaluated, backend="numpy")
+    questions = read_questions(emoji)
+    rows = emoji_robustness(model, questions)
+    changes = {(r.style, r.change, r.strength) for r in rows}
+    for style in ("noto", "openmoji"):
+        for change, (_, strengths) in CHANGES.items():
+            assert {(style, change, s) for s in strengths} <= changes
+    assert len(rows) == 2 * 12 + 10
+    assert {r.total for r in rows if r.style != "fluent-emoji-flat"} == {3}
+    again = emoji_robustness(model, questions)
+    assert rows == again  # noise too
+    (name,) = evaluate_emoji(model, questions, ["noto"], ["en"]).find(
+        question="name", split="train", among=1, prompts="name"
+    )
+    (plain,) = [r for r in rows if (r.style, r.change) == ("noto", "none")]
+    assert (plain.right, plain.total) == (name.right, name.total)
+    assert "openmoji (not trained on)" in robustness_text(rows)
+    assert "| emojione-monotone (one colour) |" in robustness_markdown(rows)
+    plot_emoji_robustness({"one": rows, "two": rows}, tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size > 10_000
+    with pytest.raises(ValueError, match="models: got none"):
+        plot_emoji_robustness({}, tmp_path / "y.png")
+
+
+def test_changes_of_a_picture():
+    picture = Image.new("RGB", (32, 32), "white")
+    picture.paste("red", (4, 12, 12, 20))
+    turned = np.asarray(CHANGES["rotation"][0](picture, 90, None))
+    assert tuple(turned[26, 16]) == (255, 0, 0)  # from the left to the bottom
+    assert (turned[:3] == 255).all()
+    corners = np.asarray(CHANGES["rotation"][0](Image.new("RGB", (32, 32), "red"), 45, None))
+    assert tuple(corners[0, 0]) == (255, 255, 255)
+    grey = np.asarray(CHANGES["greyscale"][0](picture, "", None))
+    assert len(set(grey[16, 6])) == 1
+    assert described("nothing known") == "nothing known"
+
+
+def test_the_page(evaluated, emoji, tmp_path, capsys):
+    model = miniclip.load(evaluated, backend="numpy")
+    page = write_page(model, read_questions(emoji), tmp_path / "page.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert page.count("held out</span>") == 1
+    assert "<h2>Animals</h2>" in page
+    with pytest.raises(ValueError, match="style: got 'x', expected one of noto, "):
+        write_page(model, read_questions(emoji), tmp_path / "page.html", "x")
+    arguments = ["evaluate", str(evaluated), "--data", str(emoji), "--backend", "numpy"]
+    arguments += ["--robustness", "--json", "--page", str(tmp_path / "other.html")]
+    assert cli.main(arguments) == 0
+    out = capsys.readouterr()
+    assert {row["change"] for row in json.loads(out.out)} == set(CHANGES)
+    assert out.err.startswith(f"wrote {tmp_path / 'other.html'}")
+    assert (tmp_path / "other.html").read_text() == page
+
+
+def test_what_is_wrong_comes_first_and_ties_are_wrong(emoji):
+    questions = read_questions(emoji)
+    names = questions.names("en")
+    probability = np.array(
+        [[0.4, 0.4, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [0.5, 0.3, 0.2, 0], [0, 0, 0.6, 0.4]]
+    )
+    page = page_of(questions, "noto", names, probability, "<model>")
+    assert "&lt;model&gt; sees in noto" in page
+    assert "25.0% of 4 pictures" in page
+    assert "its own name comes as number 2" in page  # the heart's, by a tie
+    animals = page[page.index("<h2>Animals") :]
+    names = ["dog", "lion", "cat"]
+    places = [animals.index(f'<div class="name">{name}<') for name in names]
+    assert places == sorted(places)
+    assert animals.count('class="one wrong"') == 2
