@@ -69,7 +69,7 @@ def add_data_options(parser: Parser) -> None:
         type=float,
         metavar="SHARE",
         help="share of the pictures of --data to keep for `miniclip evaluate`, never trained on; "
-        f"default: {HELD_OUT_SHARE}; 0: none",
+        f"default: the preset's or file's, or else {HELD_OUT_SHARE}; 0: none",
     )
     parser.add_argument(
         "--workers", type=int, metavar="N", help="threads that decode pictures; default: 2"

@@ -40,6 +40,7 @@ class ZeroShotResult:
     that were given; of one label alone there is none (NaN). images: what was asked about, as it was
     handed in; None for pictures that an iterator gave and that the result does not show. notes:
     what to know before reading the numbers. skipped: why pictures were left out, which have no row.
+    model: the name of the one that answered; about: what it knows, where it says so.
     """
 
     labels: list[str]
@@ -49,6 +50,8 @@ class ZeroShotResult:
     images: list[Any] = field(default_factory=list, repr=False)
     notes: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    model: str = ""
+    about: str = ""
 
     @property
     def best(self) -> list[str]:
@@ -71,11 +74,16 @@ class ZeroShotResult:
         return Answer(self.labels[i], cosine, logit, known)
 
     def as_dicts(self, k: int | None = None) -> list[dict[str, Any]]:
-        """Plain data for JSON: for every picture its name, its answers, the best first, and the
-        notes; for every picture that was skipped, why."""
+        """Plain data for JSON: for every picture its name, its answers, the best first, the notes
+        and the model; for every picture that was skipped, why."""
         tops = self.top(len(self.labels) if k is None else k)
         rows: list[dict[str, Any]] = [
-            {"image": name, "answers": [vars(answer) for answer in answers], "notes": self.notes}
+            {
+                "image": name,
+                "answers": [vars(answer) for answer in answers],
+                "notes": self.notes,
+                "model": self.model,
+            }
             for name, answers in zip(self.names(), tops, strict=True)
         ]
         return [*rows, *({"skipped": why} for why in self.skipped)]
@@ -103,8 +111,11 @@ class ZeroShotResult:
         return "\n".join([*blocks, *map(visible, self.remarks())])
 
     def remarks(self) -> list[str]:
-        """Notes, and pictures that were skipped, in words."""
-        return [f"note: {note}" for note in self.notes] + [f"skipped: {s}" for s in self.skipped]
+        """Notes, pictures that were skipped, and who answered, in words."""
+        remarks = [f"note: {note}" for note in self.notes]
+        remarks += [f"skipped: {reason}" for reason in self.skipped]
+        knows = f", which knows {self.about}" if self.about else ""
+        return [*remarks, f"answered by {self.model}{knows}"] if self.model else remarks
 
     def _repr_html_(self) -> str:
         """Pictures and bars."""

@@ -68,7 +68,14 @@ def zero_shot(
     kept = [source for i, source in enumerate(sources) if i not in (skipped or {})]
     result = choose(pipeline, cosine, names, kept)
     notes = [*result.notes, *notes_on_words(pipeline, names, prompts, labels)]
-    return replace(result, notes=notes, skipped=list((skipped or {}).values()))
+    about = "" if pipeline.knows is None else pipeline.knows.about
+    return replace(
+        result,
+        notes=notes,
+        skipped=list((skipped or {}).values()),
+        model=pipeline.name,
+        about=about,
+    )
 
 
 def build_prompts(

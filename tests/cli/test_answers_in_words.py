@@ -20,6 +20,8 @@ from miniclip.cli.options import excludes, needs
 from miniclip.cli.parser import Parser, did_you_mean
 from miniclip.tasks import own_pictures
 from miniclip.tasks import train as train_module
+from miniclip.tasks.settings import read_settings
+from miniclip.tasks.train import share_of
 from miniclip.training import held_out
 
 COMMANDS = ("zero-shot", "draw", "train", "evaluate", "verify", "weights", "bench")
@@ -509,10 +511,12 @@ def test_defaults_that_the_help_names_are_those_of_the_functions():
     """Written a second time in the commands, whose help would otherwise import everything."""
     assert train_command.HELD_OUT_SHARE == held_out.SHARE
     given = inspect.signature(train_module.train).parameters
-    assert given["held_out"].default == held_out.SHARE
+    assert share_of(read_settings("nano")) == held_out.SHARE
+    assert share_of(read_settings("mini-emoji")) == 0.0
     options = commands_of(cli.make_parser()).choices["train"]._option_string_actions
-    for name, default in (("workers", 2), ("template", "a photo of a {}"), ("held_out", 0.1)):
-        assert given[name].default == default
+    usual = "the preset's or file's, or else 0.1"
+    for name, default in (("workers", 2), ("template", "a photo of a {}"), ("held_out", usual)):
+        assert given[name].default == (None if name == "held_out" else default)
         action = options[f"--{name.replace('_', '-')}"]
         assert action.default is None
         assert f"default: {default}" in action.help % {"default": action.default}

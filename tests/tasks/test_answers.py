@@ -65,7 +65,7 @@ def test_answers_as_data():
         {"label": "sky", "cosine": 0.1, "logit": 1.0, "probability": 0.08},
     )
     first, second = made_up().as_dicts()
-    assert first == {"image": "a.png", "answers": [dog, cat, sky], "notes": []}
+    assert first == {"image": "a.png", "answers": [dog, cat, sky], "notes": [], "model": ""}
     assert [answer["label"] for answer in second["answers"]] == ["cat", "sky", "a dog"]
     assert made_up().as_dicts(2)[0]["answers"] == [dog, cat]
     assert made_up().as_dicts(1)[0]["answers"] == [dog]
@@ -83,7 +83,7 @@ def one_label():
     one = np.array([[0.25], [0.5]])
     return ZeroShotResult(
         ["a\ncat"], one, 10 * one, np.full((2, 1), np.nan), ["a/b\x1b.png", None],
-        ["seldom <seen>", "new\tword"], ["images[2]: broken"],
+        ["seldom <seen>", "new\tword"], ["images[2]: broken"], "mine", "cats <only>",
     )  # fmt: skip
 
 
@@ -92,12 +92,13 @@ def test_one_label_has_a_cosine_and_no_probability():
     assert one_label().as_text() == (
         "a/b\\x1b.png\n  a\\ncat  cosine 0.2500  logit 2.50\n"
         "image 1\n  a\\ncat  cosine 0.5000  logit 5.00\n"
-        "note: seldom <seen>\nnote: new\\tword\nskipped: images[2]: broken"
+        "note: seldom <seen>\nnote: new\\tword\nskipped: images[2]: broken\n"
+        "answered by mine, which knows cats <only>"
     )
     notes = ["seldom <seen>", "new\tword"]
     answer = {"label": "a\ncat", "cosine": 0.25, "logit": 2.5, "probability": None}
     first, second, skipped = one_label().as_dicts()
-    assert first == {"image": "a/b\x1b.png", "answers": [answer], "notes": notes}
+    assert first == {"image": "a/b\x1b.png", "answers": [answer], "notes": notes, "model": "mine"}
     assert (second["image"], skipped) == ("image 1", {"skipped": "images[2]: broken"})
     assert one_label().best == ["a\ncat"] * 2
     assert (made_up().notes, made_up().skipped, made_up().remarks()) == ([], [], [])
@@ -112,6 +113,7 @@ def test_a_page_of_one_label(monkeypatch):
         '<div title="a/b\\x1b.png">b\\x1b.png</div><div>a\\ncat cosine 0.2500</div></div>'
         f"{cell}[0]<div>image 1</div><div>a\\ncat cosine 0.5000</div></div></div>"
         "<p>note: seldom &lt;seen&gt;</p><p>note: new\tword</p><p>skipped: images[2]: broken</p>"
+        "<p>answered by mine, which knows cats &lt;only&gt;</p>"
     )
 
 
@@ -143,7 +145,16 @@ def test_pictures_are_named_by_path_or_number():
 
 def test_a_result_is_shown_without_its_pictures():
     shown = [f.name for f in ZeroShotResult.__dataclass_fields__.values() if f.repr]
-    assert shown == ["labels", "cosine", "logit", "probability", "notes", "skipped"]
+    assert shown == [
+        "labels",
+        "cosine",
+        "logit",
+        "probability",
+        "notes",
+        "skipped",
+        "model",
+        "about",
+    ]
 
 
 def test_a_bar_is_as_long_as_it_is_probable():

@@ -312,3 +312,15 @@ def test_the_command_reads_skips_cuts_and_notes(model, photos, capsys, monkeypat
     assert cli.main(["zero-shot", str(photos / "a.png"), *long, *common, "--truncate"]) == 0
     assert cli.main(["zero-shot", str(photos / "a.png"), "--labels", "a cat", *common]) == 0
     assert "a probability needs a choice" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- who answered
+
+
+def test_the_result_says_who_answered_and_what_it_knows(small, model):
+    result = zero_shot(PICTURE, ["a red circle", "a blue circle"], small)
+    assert result.remarks()[-1] == f"answered by {small.name}, which knows circles"
+    assert repr(result).endswith(", which knows circles")
+    assert result.as_dicts()[0]["model"] == small.name
+    other = zero_shot(PICTURE, ["a red circle", "a blue circle"], model)
+    assert other.remarks() == [f"answered by {model.name}"]
