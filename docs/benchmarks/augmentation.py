@@ -1,7 +1,7 @@
 """What loading and augmenting cost beside a step: `python docs/benchmarks/augmentation.py DATA`.
 
-DATA: the set that `miniclip data emoji` made. A batch of the preset mini-emoji is loaded, changed and
-worded, compiled and by NumPy, and trained on, turn by turn; medians of the rounds and their ratios.
+DATA: the set that `miniclip data emoji` made. A batch of the preset mini-emoji is loaded, changed
+and worded, compiled and by NumPy, and trained on, turn by turn; medians of the rounds, and ratios.
 Nothing is written.
 """
 

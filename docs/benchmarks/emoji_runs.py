@@ -1,13 +1,13 @@
-"""Runs of mini-emoji that differ in one thing: `python docs/benchmarks/emoji_runs.py LIST DATA OUT`.
+"""Runs of mini-emoji that differ in one thing: `docs/benchmarks/emoji_runs.py LIST DATA OUT`.
 
-DATA: the set that `miniclip data emoji` made. OUT: each run has a folder of its own there; one that is
-there already is gone on with, or only evaluated. LIST:
+DATA: the set that `miniclip data emoji` made. OUT: each run has a folder of its own there; one that
+is there already is gone on with, or only evaluated. LIST:
 
-    choose   what the shipped recipe is chosen by: twemoji is left out of training, and asked about
+    choose   what the shipped recipe is chosen by: twemoji is not trained on, and asked about
     causes   styles x augmentation x captions, as shipped otherwise; asked in openmoji
 
-Prints a Markdown table: top-1 and top-5 among all 1,652 names, of things that were trained on, names
-alone. `--only` runs some by name; `--pairs` decides how long each is.
+Prints a Markdown table: top-1 and top-5 among all 1,652 names, of things that were trained on, by
+names alone. `--only` runs some by name; `--pairs` decides how long each is.
 """
 
 import argparse
