@@ -9,6 +9,8 @@ from model_checks import inputs_for
 from original import living_state
 
 from miniclip import check, nn
+from miniclip.check.diagnosis import factor_words
+from miniclip.check.slopes import Point
 from miniclip.models import CLIP, CLIPConfig, TextConfig, VisionConfig
 
 RNG = np.random.default_rng(0)
@@ -257,3 +259,17 @@ def test_what_a_caller_does_wrong():
         check.module_gradients(layer, TOKENS)
     with pytest.raises(ValueError, match="got no float64 array"):
         check.module_gradients(nn.Identity(), IDS)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [
+        (7**-0.5, "is 1/2.6458 of the right one (the square root of 7; 7 is x.shape[1])"),
+        (7**0.5, "is 2.6458 times the right one (the square root of 7; 7 is x.shape[1])"),
+        (11**0.5, "is 3.3166 times the right one (the square root of 11)"),
+        (1 / 3, "is 1/3 of the right one (3 is x.shape[0])"),
+    ],
+)
+def test_a_factor_is_told_with_the_sizes_that_it_may_come_from(ratio, words):
+    point = Point({"x": np.zeros((3, 7))}, lambda values: 0.0, 1.0)
+    assert factor_words(ratio, point) == [words]

@@ -527,6 +527,12 @@ def test_unknown_names(what, told):
         hub.resolve(what)
 
 
+def test_as_many_names_are_suggested_as_are_asked_for():
+    """Several spellings of one checkpoint are one name."""
+    assert known.nearest_names("ViT-L/14@33") == ["ViT-L/14@336px", "ViT-L/14", "ViT-L-14/dfn2b"]
+    assert known.nearest_names("ViT-L/14@33", 1) == ["ViT-L/14@336px"]
+
+
 def test_wrong_arguments(tmp_path):
     with pytest.raises(TypeError, match="model: got int, expected a name"):
         hub.resolve(3)

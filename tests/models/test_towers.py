@@ -280,11 +280,11 @@ def test_configuration_from_shapes(name):
 def test_configuration_of_unusual_shapes():
     config = CLIPConfig(
         24,
-        VisionConfig(32, 2, 160, 2, patch_size=8, stride=4, mlp_width=500),
-        TextConfig(9, 50, 160, 2, 3, mlp_width=300),
+        VisionConfig(32, 2, 160, 4, patch_size=8, stride=4, mlp_width=500),
+        TextConfig(9, 50, 160, 4, 3, mlp_width=300),
     )
     shapes = {k: tuple(x.shape) for k, x in CLIP(config, seed=None).state_dict().items()}
-    got = infer_config(shapes, activation="quick_gelu", head_width=80, stride=4)
+    got = infer_config(shapes, activation="quick_gelu", head_width=40, stride=4)
     assert got == config
     del shapes["visual.positional_embedding"]
     with pytest.raises(ValueError, match=r"missing visual\.positional_embedding"):

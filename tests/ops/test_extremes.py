@@ -61,6 +61,19 @@ def test_softmax_with_hidden_entries(name, dtype):
 
 @BACKENDS
 @DTYPES
+def test_rows_without_an_entry_above_eps_become_zero(name, dtype):
+    backend = backends_here.load(name)
+    x = np.array([[0.3, 0.4], [0.6, 0.8], [-0.6, 0.8], [0.5, 0.5]])
+    y, cache = call(backend, "l2_normalize", x, 0.5, dtype=dtype)
+    expected = [[0, 0], [0.6, 0.8], [-0.6, 0.8], [0, 0]]
+    np.testing.assert_allclose(backend.to_numpy(y), expected, rtol=1e-6)
+    (dx,) = gradients(backend, "l2_normalize", np.ones((4, 2)), cache, dtype)
+    assert (dx[0] == 0).all()
+    assert (dx[1] != 0).all()
+
+
+@BACKENDS
+@DTYPES
 def test_losses_at_huge_logits(name, dtype):
     """At a scale of 1e4 a wrong answer costs 1e4 and a right one nothing; nothing is infinite."""
     backend = backends_here.load(name)

@@ -13,6 +13,7 @@ from miniclip.world.scenes import (
     STYLES,
     TEXTURES,
     TRAINING_WORLD,
+    World,
     make_scene,
     single_world,
 )
@@ -70,3 +71,18 @@ def test_relations_are_those_that_one_sees():
             assert relation == seen_from(things[i], things[j])
             seen.add(relation)
     assert seen == set(RELATIONS)
+
+
+class Least(np.random.Generator):
+    """Draws the least number that there is."""
+
+    def random(self, *arguments, **more):
+        return 0.0
+
+
+def test_a_kind_that_has_no_share_is_never_drawn(monkeypatch):
+    """Not even by the least random number."""
+    least = Least(np.random.PCG64(0))
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: least)
+    assert make_scene(World(mix=(0.0, 1.0, 0.0, 0.0)), 0, 0).kind == "count"
+    assert make_scene(World(mix=(1.0, 0.0, 0.0, 0.0)), 0, 0).kind == "single"
