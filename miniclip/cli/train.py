@@ -42,6 +42,12 @@ def add_train(commands: Commands) -> None:
         what = f"{help_text}; default: the preset's or file's"
         parser.add_argument(option, type=kind, metavar=metavar, help=what)
     parser.add_argument(
+        "--snapshots",
+        type=int,
+        metavar="N",
+        help="keep the model N times on the way, for a learning curve; default: 0",
+    )
+    parser.add_argument(
         "--loss",
         choices=["contrastive", "sigmoid"],
         help="loss over a batch's pairs; default: the preset's or file's",
@@ -97,7 +103,7 @@ def run_train(options: argparse.Namespace) -> int:
     names = [name for name, *_ in RECIPE_OPTIONS] + ["loss"]
     changes = {name: getattr(options, name) for name in names}
     changes["frozen"] = options.freeze  # None, as for every option that was not given
-    given = {name: getattr(options, name) for name in DATA_OPTIONS}
+    given = {name: getattr(options, name) for name in (*DATA_OPTIONS, "snapshots")}
     train(
         options.preset,
         options.out,

@@ -33,6 +33,7 @@ from miniclip.training.wording import Wording
 from miniclip.world.scenes import TRAINING_WORLD, World
 
 MODEL = "model.safetensors"
+SNAPSHOTS = "snapshots"
 SCENES_IN_WORDS = "drawings of coloured shapes, named in English and Chinese"
 VOCABULARY_SCENES = 12_000  # whose captions the vocabulary of scenes is learned from
 WORDINGS = 5  # captions of each named picture that a vocabulary is learned from
@@ -95,6 +96,7 @@ def train(
     held_out: float | None = None,
     report: Report = print,
     progress: bool | None = None,
+    snapshots: int = 0,
 ) -> Pipeline:
     """Train a CLIP and write it to a folder; a folder that holds its checkpoint is gone on with.
 
@@ -103,13 +105,15 @@ def train(
     init: a checkpoint to start from, whose sizes and words then hold. changes: fields of the
     recipe, such as steps or frozen. workers: threads that decode pictures. held_out: share of the
     user's pictures that is not trained on, but kept for `evaluate_pictures` and listed in
-    held-out.json; None: what the preset or file says, or else a tenth.
+    held-out.json; None: what the preset or file says, or else a tenth. snapshots: how often the
+    model is kept on the way, at equal distances, as snapshots/step-.../, for a learning curve.
     Returns the trained pipeline; the folder then holds what `load` reads (model.safetensors and
     the vocabulary), the run's checkpoint, log.jsonl and loss.png.
     Raises ValueError naming the argument, TrainingError if the run breaks, StateError if the
     folder's checkpoint belongs to another run.
     """
     settings, folder = read_settings(what, changes), as_path(folder)
+    points = points_of(settings.recipe.steps, snapshots)
     held_out = share_of(settings) if held_out is None else held_out
     backend = backends.choose(backend)
     pipeline, source, pictures = assemble(
@@ -137,10 +141,22 @@ def train(
     if pictures is not None and pictures.held_out is not None:
         folder.mkdir(parents=True, exist_ok=True)
         pictures.held_out.write(folder)
+    for step in points:
+        if step > trainer.step:
+            trainer.run(until=step)
+            save_model(pipeline, folder / SNAPSHOTS / f"step-{step}")
     trainer.run()
     save_model(pipeline, folder)
     report(f"wrote {folder / MODEL}")
     return pipeline
+
+
+def points_of(steps: int, snapshots: int) -> list[int]:
+    """The steps after which a model is kept, at equal distances; the last one is not among them."""
+    if not isinstance(snapshots, int) or isinstance(snapshots, bool) or snapshots < 0:
+        raise ValueError(f"snapshots: got {snapshots!r}, expected a whole number from 0 on")
+    points = {steps * n // (snapshots + 1) for n in range(1, snapshots + 1)}
+    return sorted(points - {0})
 
 
 def where_it_stands(trainer: Trainer, folder: Path) -> str:

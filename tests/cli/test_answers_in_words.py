@@ -353,12 +353,14 @@ def test_what_train_is_given(monkeypatch):
     ((preset, out, *rest), more) = seen.pop()
     assert (preset, str(out), rest, more) == ("nano", "o", [None, None, "auto"], {"changes": usual})
     arguments = ["--data", "d", "--init", "i", "--backend", "numpy", "--template", "{}", "--seed"]
-    arguments += ["0", "--workers", "3", "--held-out", "0", "--freeze", "a.*", "b"]
+    arguments += ["0", "--workers", "3", "--held-out", "0", "--snapshots", "2", "--freeze", "a.*",
+                  "b"]  # fmt: skip
     assert cli.main(["train", "nano", "--out", "o", *arguments]) == 0
     ((_, _, data, *rest), more) = seen.pop()
     assert (str(data), rest) == ("d", ["i", "numpy"])
     changes = usual | {"seed": 0, "frozen": ["a.*", "b"]}
-    assert more == {"changes": changes, "template": "{}", "held_out": 0.0, "workers": 3}
+    assert more == {"changes": changes, "template": "{}", "held_out": 0.0, "workers": 3,
+                    "snapshots": 2}  # fmt: skip
 
 
 # ------------------------------------------------------------------------ weights

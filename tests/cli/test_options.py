@@ -416,6 +416,25 @@ def _(at):
     assert weights(out)["text_projection"].shape == (32, 24)
 
 
+@effect("train", "--snapshots")
+def _(at):
+    out = at.train("--steps", "7", "--snapshots", "2")
+    kept = sorted(path.name for path in (out / "snapshots").iterdir())
+    assert kept == ["step-2", "step-4"]
+    some = [weights(out / "snapshots" / name)["text_projection"] for name in kept]
+    frozen = np.array_equal(*some)  # as the file says
+    assert frozen
+    other = "visual.conv1.weight"
+    first, second = (weights(out / "snapshots" / name)[other] for name in kept)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(second, weights(out)[other])
+    plain = at.train("--steps", "7")
+    assert np.array_equal(weights(plain)[other], weights(out)[other])
+    assert not (plain / "snapshots").exists()
+    error = at.fails("train", at.toml, "--out", at.root / "new", "--snapshots", "-1")
+    assert error.startswith("miniclip: error: --snapshots: got -1, expected a whole number from 0")
+
+
 @effect("train", "--out")
 def _(at):
     names = {"model.safetensors", "vocab.json", "merges.txt", "knows.json"}

@@ -215,7 +215,8 @@ def test_a_run_is_told_what_it_is(monkeypatch, tmp_path, asked, about):
     network = SimpleNamespace(ops="ops")
     network.to = notes.of("to", network)
     pipeline = SimpleNamespace(network=network, save=notes.of("save"))
-    settings = SimpleNamespace(scenes={"seed": 3}, recipe="recipe", data=None)
+    recipe = SimpleNamespace(steps=9)
+    settings = SimpleNamespace(scenes={"seed": 3}, recipe=recipe, data=None)
     trainer = SimpleNamespace(resume=notes.of("resume", False), run=notes.of("run"))
     monkeypatch.setattr(module, "read_settings", notes.of("settings", settings))
     monkeypatch.setattr(module, "assemble", notes.of("assemble", (pipeline, "source", None)))
@@ -236,7 +237,7 @@ def test_a_run_is_told_what_it_is(monkeypatch, tmp_path, asked, about):
          "chosen"),
         ("to", "chosen", "float64"), ("describe", "ops"),
         ("shortened", pipeline),
-        ("trainer", network, "source", "cut", "recipe", tmp_path,
+        ("trainer", network, "source", "cut", recipe, tmp_path,
          {**about, "scenes": {"seed": 3}}, report, False),
         ("resume",), ("summary", pipeline, trainer), ("run",),
         ("save", tmp_path / "model.safetensors"),
@@ -246,3 +247,41 @@ def test_a_run_is_told_what_it_is(monkeypatch, tmp_path, asked, about):
         "the summary",
         f"wrote {tmp_path / 'model.safetensors'}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("steps", "snapshots", "points"),
+    [(100, 0, []), (100, 1, [50]), (100, 3, [25, 50, 75]), (7, 2, [2, 4]), (2, 5, [1]), (1, 3, [])],
+)
+def test_where_models_are_kept_on_the_way(steps, snapshots, points):
+    assert module.points_of(steps, snapshots) == points
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, "2"])
+def test_a_wrong_number_of_snapshots(wrong):
+    with pytest.raises(ValueError, match=r"snapshots: got .*, expected a whole number from 0 on"):
+        module.points_of(10, wrong)
+
+
+def test_a_run_with_snapshots_skips_those_that_are_done(monkeypatch, tmp_path):
+    """In pieces; a run that is gone on with keeps only what is still to come."""
+    notes = Notes()
+    network = SimpleNamespace(ops="ops")
+    network.to = lambda *a: network
+    pipeline = SimpleNamespace(network=network, save=notes.of("save"))
+    settings = SimpleNamespace(scenes={}, recipe=SimpleNamespace(steps=8), data=None)
+    trainer = SimpleNamespace(
+        resume=lambda: True, run=notes.of("run"), step=3, recipe=settings.recipe
+    )
+    monkeypatch.setattr(module, "read_settings", lambda *a: settings)
+    monkeypatch.setattr(module, "assemble", lambda *a: (pipeline, "source", None))
+    monkeypatch.setattr(module.backends, "choose", lambda name: name)
+    monkeypatch.setattr(module.backends, "describe", lambda ops: "")
+    monkeypatch.setattr(module, "Trainer", lambda *a: trainer)
+    monkeypatch.setattr(module, "summary", lambda *a: "")
+    module.train("what", tmp_path, report=lambda line: None, snapshots=3)
+    assert notes == [
+        ("run", {"until": 4}), ("save", tmp_path / "snapshots/step-4/model.safetensors"),
+        ("run", {"until": 6}), ("save", tmp_path / "snapshots/step-6/model.safetensors"),
+        ("run",), ("save", tmp_path / "model.safetensors"),
+    ]  # fmt: skip
