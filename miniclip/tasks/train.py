@@ -21,7 +21,13 @@ from miniclip.inputs.tokenizer import Tokenizer
 from miniclip.models import CLIP
 from miniclip.pipeline import Knowledge, Pipeline, load
 from miniclip.tasks.settings import DataSettings, Settings, read_settings
-from miniclip.training.augmented import Apply, AugmentedData, apply_all, by_label
+from miniclip.training.augmented import (
+    Apply,
+    AugmentedData,
+    OneOfEachLabel,
+    apply_all,
+    by_label,
+)
 from miniclip.training.data import Dataset, SceneData
 from miniclip.training.held_out import SHARE
 from miniclip.training.loop import STATE, Trainer
@@ -301,7 +307,8 @@ def shortened(pipeline: Pipeline) -> Callable[[Sequence[str]], Any]:
 def summary(pipeline: Pipeline, trainer: Trainer) -> str:
     network, recipe = pipeline.network, trainer.recipe
     trained = sum(int(np.prod(p.data.shape)) for p in trainer.optimizer.parameters.values())
+    things = "labels" if isinstance(trainer.data, OneOfEachLabel) else "pairs"
     return (
-        f"{pipeline!r}: {trained:,} of them trained, {len(trainer.data):,} pairs, "
+        f"{pipeline!r}: {trained:,} of them trained, {len(trainer.data):,} {things}, "
         f"{recipe.steps} steps of {trainer.batch_size} on {network.ops.name}"
     )

@@ -129,6 +129,9 @@ def test_a_run_and_its_continuation_are_the_same(tiny, emoji, tmp_path, monkeypa
         for f in ("whole", "half")
     ]
     assert logs[0] == logs[1]
+    said = []
+    module.train(tiny, tmp_path / "whole", emoji, backend="numpy", report=said.append)
+    assert any("3 labels, 6 steps of 3 on numpy" in line for line in said)
     loaded = miniclip.load(tmp_path / "whole", backend="numpy")
     assert loaded.transform == whole.transform
     tiny.write_text(TINY.replace("augment = {}", "augment = {hue = 0.01}"))
