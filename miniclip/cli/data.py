@@ -30,7 +30,8 @@ def add_emoji(sets: Commands) -> None:
         "emoji",
         help="some 1,650 things drawn by twelve artists, named in many languages",
         description="Draw the emoji of twelve sets that are published on npm, with names and "
-        "keywords from Unicode's CLDR. About 100 MB; a run that was stopped goes on.",
+        "keywords from Unicode's CLDR. 100 MB of pictures and 190 MB of packages; a run that was "
+        "stopped goes on.",
     )
     parser.add_argument(
         "--out",
