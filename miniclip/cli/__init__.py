@@ -1,5 +1,5 @@
 """The command line: `miniclip zero-shot`, `draw`, `data`, `train`, `evaluate`, `verify`, `weights`,
-`bench`, `doctor`.
+`bench`, `doctor`, `course`, `check`.
 
 Exit codes: 0 done, 1 a check failed, 2 the input was wrong (one line on standard error says what).
 """
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import miniclip
 from miniclip.cli.bench import add_bench
+from miniclip.cli.check import add_check
+from miniclip.cli.course import add_course
 from miniclip.cli.data import add_data
 from miniclip.cli.doctor import add_doctor
 from miniclip.cli.draw import add_draw
@@ -62,4 +64,6 @@ def make_parser() -> Parser:
     add_weights(commands)
     add_bench(commands)
     add_doctor(commands)
+    add_course(commands)
+    add_check(commands)
     return parser

@@ -1,0 +1,151 @@
+"""Part 2: the backward pass of LayerNorm. Derivation: docs/ops/norm.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from miniclip.course.diagnosis import Output, Slip
+from miniclip.course.exercise import Exercise, Forward
+from miniclip.course.exercises.common import TermsOf, along, mean, normal, rows, some
+from miniclip.ops.array import Array, sum_to_last
+from miniclip.ops.norm import layer_norm, layer_norm_backward
+
+
+def right_layer_norm_backward(dy: Array, x: Array, weight: Array, eps: float) -> tuple[Any, ...]:
+    cache = layer_norm(x, weight, np.zeros_like(weight), eps)[1]
+    return layer_norm_backward(dy, cache)
+
+
+def normalised(x: Array, eps: float, ddof: int = 0, axis: int | None = -1) -> tuple[Array, Array]:
+    """x_hat and 1 / std."""
+    centred = x - x.mean(axis=axis, keepdims=True)
+    inv_std = 1 / np.sqrt(x.var(axis=axis, keepdims=True, ddof=ddof) + eps)
+    return centred * inv_std, inv_std
+
+
+def norm_terms(
+    statistics: Callable[[Array, float], tuple[Array, Array]] = normalised,
+    average: Callable[[Array], Array] = mean,
+    of_product: Callable[[Array], Array] | None = None,
+    weighted: bool = True,
+    power: float = 1,
+    after: bool = False,
+) -> Callable[..., TermsOf]:
+    """The three paths of dx, or what a slip makes of them.
+
+    of_product: the mean of dx_hat x_hat; None: as of dx_hat. weighted: dx_hat is dy * weight.
+    power: of 1 / std before the whole. after: weight stands before the whole instead.
+    """
+
+    def terms(dy: Array, x: Array, weight: Array, eps: float) -> TermsOf:
+        x_hat, inv_std = statistics(x, eps)
+        dx_hat = dy * weight if weighted and not after else dy
+        scale = inv_std**power * (weight if after else 1)
+        return {
+            "the direct path (dx_hat)": scale * dx_hat,
+            "the path through the mean (- mean(dx_hat))": -scale * average(dx_hat) + 0 * dx_hat,
+            "the path through the variance (- x_hat mean(dx_hat x_hat))": -scale
+            * x_hat
+            * (of_product or average)(dx_hat * x_hat),
+        }
+
+    return terms
+
+
+def sum_of(what: Callable[[Array, Array, float], Array]) -> Callable[..., TermsOf]:
+    """dweight with something else in the place of x_hat."""
+    return lambda dy, x, weight, eps: {"": sum_to_last(dy * what(x, weight, eps))}
+
+
+def centred(x: Array) -> Array:
+    return np.asarray(x - mean(x))
+
+
+ELSEWHERE = {
+    "the whole array, not over each row": along(np.mean, None),
+    "the first axis, not over the last": along(np.mean, 0),
+}
+DX_SLIPS = (
+    Slip("without weight: dx_hat is dy * weight", norm_terms(weighted=False)),
+    Slip("with weight multiplied last: it belongs into the means", norm_terms(after=True)),
+    Slip("without eps", norm_terms(lambda x, eps: normalised(x, 0.0))),
+    Slip("with eps added to the deviation, not to the variance", norm_terms(
+        lambda x, eps: (centred(x) / (x.std(-1, keepdims=True) + eps),
+                        1 / (x.std(-1, keepdims=True) + eps)))),
+    Slip("with the variance divided by D - 1", norm_terms(lambda x, eps: normalised(x, eps, 1))),
+    Slip("with mean and variance of the whole array, not of each row", norm_terms(
+        lambda x, eps: normalised(x, eps, 0, None))),
+    Slip("with mean and variance over the first axis, not over the last", norm_terms(
+        lambda x, eps: normalised(x, eps, 0, 0))),
+    *(Slip(f"with mean(dx_hat) taken over {where}", norm_terms(average=how, of_product=mean))
+      for where, how in ELSEWHERE.items()),
+    *(Slip(f"with mean(dx_hat x_hat) taken over {where}", norm_terms(of_product=how))
+      for where, how in ELSEWHERE.items()),
+    *(Slip(f"with both means taken over {where}", norm_terms(average=how))
+      for where, how in ELSEWHERE.items()),
+    Slip("with the variance in the place of the standard deviation", norm_terms(
+        lambda x, eps: (centred(x) * normalised(x, eps)[1] ** 2, normalised(x, eps)[1] ** 2))),
+    Slip("not divided by the standard deviation", norm_terms(power=0)),
+    Slip("divided by the variance, not by the standard deviation", norm_terms(power=2)),
+    Slip("multiplied by the standard deviation, not divided", norm_terms(power=-1)),
+    Slip("with x for x_hat", norm_terms(lambda x, eps: (x, normalised(x, eps)[1]))),
+    Slip("with x - mean for x_hat", norm_terms(lambda x, eps: (centred(x), normalised(x, eps)[1]))),
+    Slip("with x / std for x_hat: the mean is not subtracted", norm_terms(
+        lambda x, eps: (x * normalised(x, eps)[1], normalised(x, eps)[1]))),
+)  # fmt: skip
+
+LAYER_NORM_BACKWARD = Exercise(
+    "layer_norm_backward",
+    (
+        Output("dx", norm_terms(), DX_SLIPS),
+        Output(
+            "dweight",
+            sum_of(lambda x, weight, eps: normalised(x, eps)[0]),
+            (
+                Slip("with x for x_hat", sum_of(lambda x, weight, eps: x)),
+                Slip("with x - mean for x_hat", sum_of(lambda x, weight, eps: centred(x))),
+                Slip("without eps", sum_of(lambda x, weight, eps: normalised(x, 0.0)[0])),
+                Slip(
+                    "with the variance divided by D - 1",
+                    sum_of(lambda x, weight, eps: normalised(x, eps, 1)[0]),
+                ),
+                Slip(
+                    "with the variance in the place of the standard deviation",
+                    sum_of(lambda x, weight, eps: centred(x) * normalised(x, eps)[1] ** 2),
+                ),
+                Slip(
+                    "with mean and variance of the whole array, not of each row",
+                    sum_of(lambda x, weight, eps: normalised(x, eps, 0, None)[0]),
+                ),
+                Slip(
+                    "with x_hat * weight for x_hat",
+                    sum_of(lambda x, weight, eps: normalised(x, eps)[0] * weight),
+                ),
+            ),
+        ),
+        Output(
+            "dbias",
+            lambda dy, x, weight, eps: {"the sum of dy over all rows": sum_to_last(dy)},
+            (
+                Slip("with weight: bias is added after it", sum_of(lambda x, weight, eps: weight)),
+                Slip("the first row of dy", lambda dy, x, weight, eps: {"": rows(dy)[0]}),
+            ),
+        ),
+    ),
+    right_layer_norm_backward,
+    lambda rng: [
+        {"x": 3 + 2 * normal(rng, *shape, d), "weight": 1 + 0.5 * normal(rng, d),
+         "bias": normal(rng, d), "eps": eps}
+        for d in some(rng, 6, 9, 1)
+        for shape, eps in (((4,), 1e-2), ((2, 3), 0.1), ((2, 2, 5), 1e-5))
+    ],
+    Forward(
+        lambda x, weight, bias, eps: layer_norm(x, weight, bias, eps)[0],
+        ("x", "weight", "bias"),
+        lambda dy, v: {"dy": dy, "x": v["x"], "weight": v["weight"], "eps": v["eps"]},
+    ),
+    refused=("layer_norm_backward",),
+)  # fmt: skip
