@@ -70,7 +70,8 @@ def explain(
     return (
         by_terms(output, arguments, got, sizes)
         or by_order(output.name, got, right, sizes, others)
-        or by_ones(output, arguments, got)
+        or by_incoming(output, arguments, got)
+        or by_rows(output, arguments, got)
         or by_offset(got, right)
         or unexplained(got, right)
     )
@@ -95,6 +96,8 @@ def by_terms(
         words = term_words(dict(zip(terms, factors, strict=True)), sizes)
         whole = factors[:1] if alike(factors) else factors
         changed, rough = (sum(f not in known for f in whole) for known in ([1], [1, 0, -1]))
+        if slip.words and rough and "(" not in words:  # no slip, but chance
+            continue
         sentence = ", and ".join(filter(None, [slip.sentence, words]))
         found.append((2 * changed + rough + 2 * bool(slip.words), i, sentence))
     return min(found)[2] if found else ""
@@ -176,14 +179,38 @@ def by_order(
     return ""
 
 
-def by_ones(output: Output, arguments: Mapping[str, Any], got: Array) -> str:
-    """What is right for dy = 1 only."""
+INCOMING: dict[str, Callable[[Array], Array]] = {
+    "right for dy = 1 only: it does not depend on dy": np.ones_like,
+    "what comes out with |dy| for dy": np.abs,
+    "what comes out with dy squared": np.square,
+    "what comes out with the sign of dy for dy": np.sign,
+}
+
+
+def by_incoming(output: Output, arguments: Mapping[str, Any], got: Array) -> str:
+    """What is right for another dy."""
     if "dy" not in arguments:
         return ""
-    ones = output.terms(**{**arguments, "dy": np.ones_like(arguments["dy"])})
-    right = np.asarray(sum(ones.values()))
-    if right.any() and not differs(got, right, FITS):
-        return "it is right for dy = 1 only: it does not depend on dy"
+    for words, change in INCOMING.items():
+        terms = output.terms(**{**arguments, "dy": change(arguments["dy"])})
+        right = np.asarray(sum(terms.values()))
+        if right.any() and not differs(got, right, FITS):
+            return f"it is {words}"
+    return ""
+
+
+def by_rows(output: Output, arguments: Mapping[str, Any], got: Array) -> str:
+    """One term that is off by a factor of its own in each row."""
+    terms = output.terms(**arguments)
+    if len(terms) == 1 or got.ndim < 2 or got.shape[-1] < ENTRIES:
+        return ""
+    excess = got - np.asarray(sum(terms.values()))
+    for name, term in terms.items():
+        squares = (term * term).sum(axis=-1, keepdims=True)
+        factors = (excess * term).sum(axis=-1, keepdims=True) / np.maximum(squares, 1e-300)
+        if np.abs(excess - factors * term).max() <= FITS * np.abs(got).max():
+            low, high = float(1 + factors.min()), float(1 + factors.max())
+            return f"{name} is off by a factor for each row, from {low:.3g} to {high:.3g} times"
     return ""
 
 

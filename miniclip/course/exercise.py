@@ -47,10 +47,10 @@ class Right:
     stored: bool
 
     def __repr__(self) -> str:
-        seen = [f"{self.cases} cases of other shapes"]
-        seen += ["slopes measured on the forward pass"] * self.slopes
-        seen += ["stored numbers of PyTorch"] * self.stored
-        return f"Right: {self.exercise} agrees with {', '.join(seen)}."
+        seen = [f"with ours on {self.cases} shapes"]
+        seen += ["with slopes measured on the forward pass"] * self.slopes
+        seen += ["with stored numbers of PyTorch"] * self.stored
+        return f"Right: {self.exercise} agrees {', '.join(seen)}."
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ THINGS = ("red circle", "blue square", "green star", "yellow heart")
 README = """\
 # The miniclip course
 
-`notebooks/` has one notebook for each part; begin with the first. `data/` has a few pictures to look
-at, and is the place for your own. Put real checkpoints into `models/`.
+`notebooks/` has one notebook for each part; begin with the first. `data/` has a few pictures to
+look at, and is the place for your own. Put real checkpoints into `models/`.
 
     jupyter lab notebooks          # if it is missing: pip install jupyterlab
     miniclip course grade .        # which exercises are right
@@ -24,8 +24,8 @@ A check never says more than what is wrong: try as often as you like.
 """
 MODELS = """\
 Real checkpoints. Where there is a network, `miniclip weights download ViT-B/32` fetches one, and
-`miniclip weights path ViT-B/32` says where it lies. Copy that folder here, and load it anywhere with
-`miniclip.load("models/FOLDER", backend="numpy")`.
+`miniclip weights path ViT-B/32` says where it lies. Copy that folder here, and load it anywhere
+with `miniclip.load("models/FOLDER", backend="numpy")`.
 """
 
 

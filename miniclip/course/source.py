@@ -182,7 +182,13 @@ def read_parts(folder: Path | None = None) -> list[Part]:
 def without_solution(text: str) -> str:
     """The cell as a learner gets it."""
     text = BLOCK.sub(lambda found: f"{found['indent']}...  # your lines\n", text)
-    return LINE.sub(lambda found: f"{found['before']}...  # your answer", text).rstrip("\n")
+    return LINE.sub(open_answer, text).rstrip("\n")
+
+
+def open_answer(found: re.Match[str]) -> str:
+    """`a, b = ` -> `a, b = ..., ...`, to be filled in."""
+    dots = ", ".join(["..."] * (found["before"].count(",") + 1))
+    return f"{found['before']}{dots}  # your answer"
 
 
 def with_solution(text: str) -> str:

@@ -15,8 +15,9 @@
 # | the real thing | [miniclip/ops](../miniclip/ops/README.md), derived in [docs/ops](../docs/ops/README.md) |
 # | the paper | CLIP, [arXiv 2103.00020](https://arxiv.org/abs/2103.00020), section 2.4: the encoders that are made of these functions |
 #
-# Each check prints one line: that your function is right, or which term of it is wrong. Try as
-# often as you like. The answers are in [solutions](../notebooks/solutions/02-chain-rule.ipynb).
+# Before each exercise an example is printed: arguments, and what PyTorch gives for them. Each
+# check prints one line: that your function is right, or which term of it is wrong. Try as often as
+# you like. The answers are in [solutions](../notebooks/solutions/02-chain-rule.ipynb).
 
 # %% tags=["setup"]
 import numpy as np
@@ -79,6 +80,10 @@ predicted(guess, dy.sum(axis=0))
 # <details><summary>Hint</summary>First sum over axis 0 as long as there are too many axes. Then
 # look at each axis where <code>shape</code> has a 1, and sum with
 # <code>keepdims=True</code>.</details>
+
+
+# %%
+print(check.sum_to_shape.example)
 
 
 # %% tags=["exercise"]
@@ -257,6 +262,10 @@ predicted(dbias_shape, (3,))
 # broadcast: which function do you have for that?</details>
 
 
+# %%
+print(check.linear_backward.example)
+
+
 # %% tags=["exercise"]
 def linear_backward(dy, x, weight):
     """The backward pass of y = x @ weight.T + bias.
@@ -297,8 +306,8 @@ def linear_backward(dy, x, weight):
 # %% tags=["wrong"]
 WRONG = [
     ("dweight = drows.T @ rows", "dweight = rows.T @ drows", "transposed"),
-    ("drows.sum(axis=0)", "drows.mean(axis=0)", "it is 1/7 of the right one (7 is dy.shape[0]"),
-    ("drows.T @ rows", "drows.T @ rows / len(rows)", "it is 1/7 of the right one"),
+    ("drows.sum(axis=0)", "drows.mean(axis=0)", "of the right one ("),
+    ("drows.T @ rows", "drows.T @ rows / len(rows)", "of the right one ("),
     ("dbias = drows.sum(axis=0)", "dbias = dy", "not summed"),
     ("dx = dy @ weight", "dx = -dy @ weight", "the opposite sign"),
     ("drows.T @ rows", "drows.reshape(drows.shape[::-1]) @ rows", "has to be transposed"),
@@ -338,6 +347,10 @@ predicted(guess, 0.5)
 # ### Exercise 4: `quick_gelu_backward`
 #
 # 10 minutes. Difficulty 2 of 5, importance 3 of 5. The product rule, and the chain rule inside it.
+
+
+# %%
+print(check.quick_gelu_backward.example)
 
 
 # %% tags=["exercise"]
@@ -427,6 +440,10 @@ predicted(guess, 0)
 # derivatives.
 
 
+# %%
+print(check.softmax_backward.example)
+
+
 # %% tags=["exercise"]
 def softmax_backward(dy, y):
     """The backward pass of y = softmax(x) over the last axis.
@@ -504,11 +521,12 @@ predicted(guess, 0)
 #
 # 15 minutes. Difficulty 4 of 5, importance 5 of 5: each block of a transformer has two.
 #
-# For example, with `x = [[0, 3, 6]]`, `weight = [1, 1, 1]`, `eps = 0` and `dy = [[1, 0, 0]]`, the
-# gradient `dx` is `[[0.068, -0.1361, 0.068]]`.
-#
 # <details><summary>Hint</summary>Compute <code>x_hat</code> and <code>inv_std</code> again, with
 # <code>keepdims=True</code>, then <code>dx_hat</code>, then its two means.</details>
+
+
+# %%
+print(check.layer_norm_backward.example)
 
 
 # %% tags=["exercise"]
@@ -645,7 +663,7 @@ from miniclip.world.scenes import make_scene, single_world
 
 model = miniclip.load("mini-vit", backend="numpy")
 picture = draw_scene(make_scene(single_world((("red", "circle"),)), 7, SEED), 256)
-image = model.transform(picture)[None]  # (1, 3, 64, 64)
+image = model.transform(picture)  # (1, 3, 64, 64)
 caption = model.encode_text(["a red circle"])  # (1, E)
 
 
@@ -691,8 +709,7 @@ guess = cosine  # SOLUTION
 predicted(guess, cosine)
 
 # %% [markdown]
-# Nothing crashes, and the loss would still go down for a while. This is how such errors live for
-# years.
+# Nothing crashes, and no number looks strange. Only a check finds it.
 
 # %% [markdown]
 # ## Look

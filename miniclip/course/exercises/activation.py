@@ -14,6 +14,7 @@ from miniclip.ops.activation import (
     QUICK_GELU_SLOPE,
     gelu,
     gelu_backward,
+    gelu_tanh_backward,
     quick_gelu,
     quick_gelu_backward,
     sigmoid,
@@ -42,14 +43,22 @@ def gelu_terms(inner: float = A, outer: float = A) -> Callable[..., TermsOf]:
     return terms
 
 
-def gelu_slip(second: Callable[[Array, Array], Array]) -> Callable[..., TermsOf]:
-    """The right first term, and another second one: a function of x and s."""
+Factor = Callable[[Array, Array], Array]  # of x and s(1.702 x)
+
+
+def gelu_slip(second: Factor, first: Factor = lambda x, s: s) -> Callable[..., TermsOf]:
+    """Another second term, or another first one too."""
 
     def terms(dy: Array, x: Array) -> TermsOf:
         s = sigmoid(A * x)
-        return {"s(1.702 x)": dy * s, "the second term": dy * second(x, s)}
+        return {"the first term": dy * first(x, s), "the second term": dy * second(x, s)}
 
     return terms
+
+
+def gelu_total(x: Array) -> Array:
+    """The slope itself."""
+    return np.asarray(sum(gelu_terms()(np.ones_like(x), x).values()))
 
 
 QUICK_GELU_BACKWARD = Exercise(
@@ -65,6 +74,21 @@ QUICK_GELU_BACKWARD = Exercise(
                 Slip("with s(x) for s(1.702 x)", gelu_terms(1, A)),
                 Slip("the slope of GELU, not of QuickGELU",
                      lambda dy, x: {"": gelu_backward(dy, x)}),
+                Slip("the slope of the tanh form of GELU, not of QuickGELU",
+                     lambda dy, x: {"": gelu_tanh_backward(dy, x)}),
+                Slip("with s(-1.702 x) for s(1.702 x)", gelu_terms(-A, A)),
+                Slip("with 1.702 before the whole", gelu_slip(
+                    lambda x, s: A * x * s * (1 - s), lambda x, s: A * s)),
+                Slip("the slope of the sigmoid alone: y is x times it", gelu_slip(
+                    lambda x, s: A * s * (1 - s), lambda x, s: 0 * s)),
+                Slip("with s(x) for s(1.702 x) in the first term", gelu_slip(
+                    lambda x, s: A * x * s * (1 - s), lambda x, s: sigmoid(x))),
+                Slip("with s(x) for s(1.702 x) in the second term", gelu_slip(
+                    lambda x, s: A * x * sigmoid(x) * (1 - sigmoid(x)))),
+                Slip("with 1.7 for 1.702", gelu_terms(1.7, 1.7)),
+                Slip("the slope of ReLU", lambda dy, x: {"": dy * (x > 0)}),
+                Slip("dy times the first term alone: brackets are missing", lambda dy, x: {
+                    "": (dy - 1) * sigmoid(A * x) + gelu_total(x)}),
                 Slip("with s for s (1 - s)", gelu_slip(lambda x, s: A * x * s)),
                 Slip("with 1 - s for s (1 - s)", gelu_slip(lambda x, s: A * x * (1 - s))),
                 Slip("with 1 - s^2 for s (1 - s)", gelu_slip(lambda x, s: A * x * (1 - s * s))),
@@ -116,6 +140,20 @@ SOFTMAX_BACKWARD = Exercise(
                 Slip("with sum(dy) for sum(dy y)", softmax_terms(lambda dy, y: total(dy))),
                 Slip("with mean(dy) for sum(dy y)", softmax_terms(lambda dy, y: mean(dy))),
                 Slip("with sum(y) for sum(dy y)", softmax_terms(lambda dy, y: total(y))),
+                Slip("with max(dy) for sum(dy y)", softmax_terms(lambda dy, y: along(np.max)(dy))),
+                Slip(
+                    "y (1 - y) alone: dy is not used, and the other entries are not",
+                    lambda dy, y: {"": y * (1 - y)},
+                ),
+                Slip("the backward pass of log-softmax", lambda dy, y: {"": dy - y * total(dy)}),
+                Slip(
+                    "with y multiplied twice",
+                    lambda dy, y: {"": y * y * (dy - total(dy * y))},
+                ),
+                Slip(
+                    "with y sum(dy) for sum(dy y)",
+                    softmax_terms(lambda dy, y: y * total(dy)),
+                ),
                 Slip(
                     "with sum(dy y) over the whole array, not over each row",
                     softmax_terms(lambda dy, y: (dy * y).sum()),

@@ -56,14 +56,20 @@ OTHERS: dict[str, How] = {
     "first entry": first,
     "last entry": last,
 }
-SUM_SLIPS = tuple(
-    Slip(f"the {name} along the axes that were {where}, not the sum", reduced(added, stretched))
-    for name, how in OTHERS.items()
-    for where, added, stretched in (
-        ("added", how, np.sum),
-        ("stretched", np.sum, how),
-        ("broadcast", how, how),
-    )
+SUM_SLIPS = (
+    Slip(
+        "the sum of all of dy, in every place",
+        lambda dy, shape: {"": np.full(shape, dy.sum())},
+    ),
+    *(
+        Slip(f"the {name} along the axes that were {where}, not the sum", reduced(added, stretched))
+        for name, how in OTHERS.items()
+        for where, added, stretched in (
+            ("added", how, np.sum),
+            ("stretched", np.sum, how),
+            ("broadcast", how, how),
+        )
+    ),
 )
 SUM_TO_SHAPE = Exercise(
     "sum_to_shape",

@@ -55,6 +55,8 @@ LINEAR_BACKWARD = Exercise(
             (
                 Slip("the first image's part alone", dweight_of(lambda a: a[:1])),
                 Slip("the last image's part alone", dweight_of(lambda a: a[-1:])),
+                Slip("without the first row", dweight_of(lambda a: rows(a)[1:])),
+                Slip("without the last row", dweight_of(lambda a: rows(a)[:-1])),
                 Slip("the first row of each image alone", dweight_of(lambda a: a[..., :1, :])),
                 Slip(
                     "dy reshaped to (out, rows) where it has to be transposed",
@@ -71,6 +73,10 @@ LINEAR_BACKWARD = Exercise(
             lambda dy, x, weight: {"the sum of dy over all rows": rows(dy).sum(0)},
             (
                 Slip("the first row of dy", lambda dy, x, weight: {"": rows(dy)[0]}),
+                Slip(
+                    "the sum of all of dy, in every place",
+                    lambda dy, x, weight: {"": np.full(len(weight), dy.sum())},
+                ),
                 Slip("the last row of dy", lambda dy, x, weight: {"": rows(dy)[-1]}),
                 Slip(
                     "the sum over the first image",

@@ -33,23 +33,43 @@ def norm_terms(
     weighted: bool = True,
     power: float = 1,
     after: bool = False,
+    twice: bool = False,
+    projected: bool = True,
 ) -> Callable[..., TermsOf]:
     """The three paths of dx, or what a slip makes of them.
 
     of_product: the mean of dx_hat x_hat; None: as of dx_hat. weighted: dx_hat is dy * weight.
-    power: of 1 / std before the whole. after: weight stands before the whole instead.
+    power: of 1 / std before the whole. after: weight stands before the whole instead; twice: there too. projected: the last mean is
+    multiplied by x_hat.
     """
 
     def terms(dy: Array, x: Array, weight: Array, eps: float) -> TermsOf:
         x_hat, inv_std = statistics(x, eps)
         dx_hat = dy * weight if weighted and not after else dy
-        scale = inv_std**power * (weight if after else 1)
+        scale = inv_std**power * (weight if after or twice else 1)
         return {
             "the direct path (dx_hat)": scale * dx_hat,
             "the path through the mean (- mean(dx_hat))": -scale * average(dx_hat) + 0 * dx_hat,
             "the path through the variance (- x_hat mean(dx_hat x_hat))": -scale
-            * x_hat
+            * (x_hat if projected else 1)
             * (of_product or average)(dx_hat * x_hat),
+        }
+
+    return terms
+
+
+def in_means(one: bool, product: bool) -> Callable[..., TermsOf]:
+    """The terms with dy for dx_hat in one of the means, or in both."""
+
+    def terms(dy: Array, x: Array, weight: Array, eps: float) -> TermsOf:
+        x_hat, inv_std = normalised(x, eps)
+        dx_hat = dy * weight
+        return {
+            "dx_hat": inv_std * dx_hat,
+            "- mean(dx_hat)": -inv_std * mean(dy if one else dx_hat) + 0 * dy,
+            "- x_hat mean(dx_hat x_hat)": -inv_std
+            * x_hat
+            * mean((dy if product else dx_hat) * x_hat),
         }
 
     return terms
@@ -88,6 +108,11 @@ DX_SLIPS = (
       for where, how in ELSEWHERE.items()),
     Slip("with the variance in the place of the standard deviation", norm_terms(
         lambda x, eps: (centred(x) * normalised(x, eps)[1] ** 2, normalised(x, eps)[1] ** 2))),
+    Slip("with dy for dx_hat in both means: weight belongs into them", in_means(True, True)),
+    Slip("with dy for dx_hat in mean(dx_hat): weight belongs into it", in_means(True, False)),
+    Slip("with dy for dx_hat in mean(dx_hat x_hat): weight belongs into it", in_means(False, True)),
+    Slip("with weight multiplied twice", norm_terms(weighted=True, twice=True)),
+    Slip("without x_hat before mean(dx_hat x_hat)", norm_terms(projected=False)),
     Slip("not divided by the standard deviation", norm_terms(power=0)),
     Slip("divided by the variance, not by the standard deviation", norm_terms(power=2)),
     Slip("multiplied by the standard deviation, not divided", norm_terms(power=-1)),
