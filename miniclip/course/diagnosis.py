@@ -72,6 +72,7 @@ def explain(
         or by_order(output.name, got, right, sizes, others)
         or by_incoming(output, arguments, got)
         or by_rows(output, arguments, got)
+        or by_argument(sizes, got, right)
         or by_offset(got, right)
         or unexplained(got, right)
     )
@@ -211,6 +212,15 @@ def by_rows(output: Output, arguments: Mapping[str, Any], got: Array) -> str:
         if np.abs(excess - factors * term).max() <= FITS * np.abs(got).max():
             low, high = float(1 + factors.min()), float(1 + factors.max())
             return f"{name} is off by a factor for each row, from {low:.3g} to {high:.3g} times"
+    return ""
+
+
+def by_argument(sizes: Mapping[str, Array], got: Array, right: Array) -> str:
+    """An argument that was added."""
+    for name, x in sizes.items():
+        ratio = factor(got - right, x) if x.shape == got.shape and x.any() else None
+        if ratio is not None and not differs(got, right + ratio * x, FITS):
+            return f"it has {ratio:.4g} times {name} too much"
     return ""
 
 

@@ -21,6 +21,7 @@ TESTS = {
     "check": ["check"],
     "checkpoints": ["checkpoints"],
     "cli": ["cli"],
+    "course": ["course"],
     "cpu": ["cpu", "backends"],
     "emoji": ["emoji"],
     "engine": ["engine"],

@@ -39,8 +39,8 @@ def norm_terms(
     """The three paths of dx, or what a slip makes of them.
 
     of_product: the mean of dx_hat x_hat; None: as of dx_hat. weighted: dx_hat is dy * weight.
-    power: of 1 / std before the whole. after: weight stands before the whole instead; twice: there too. projected: the last mean is
-    multiplied by x_hat.
+    power: of 1 / std before the whole. after: weight stands before the whole instead; twice: there
+    too. projected: the last mean is multiplied by x_hat.
     """
 
     def terms(dy: Array, x: Array, weight: Array, eps: float) -> TermsOf:
