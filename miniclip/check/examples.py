@@ -143,8 +143,8 @@ def gather_end_of_text(draw: Draw) -> list[Example]:
 
 def interpolate_positions(draw: Draw) -> list[Example]:
     return [
-        Example((draw(10, 4),), options={"grid": grid, "antialias": antialias})
-        for grid, antialias in (((5, 4), True), ((2, 2), True), ((2, 5), False))
+        Example((draw(1 + side * side, 4),), options={"grid": grid, "antialias": antialias})
+        for side, grid, antialias in ((3, (5, 4), True), (4, (2, 2), True), (2, (2, 5), False))
     ]
 
 

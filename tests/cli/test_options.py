@@ -7,6 +7,7 @@ function under `@effect(COMMAND, OPTION)`. It is given `at`, with small models a
 import argparse
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,10 +22,13 @@ from safetensors.numpy import load_file, save_file
 
 import miniclip.pipeline
 from miniclip import cli
+from miniclip.backends import numpy as ops_of_numpy
 from miniclip.bench import memory, subjects
 from miniclip.bench import run as bench_run
 from miniclip.checkpoints.shipped import DEFAULT
 from miniclip.cli.parser import Parser
+from miniclip.course import grade as grade_module
+from miniclip.course.exercise import Exercise
 from miniclip.tasks import probe
 from miniclip.tasks import train as train_module
 from miniclip.tasks.draw import draw_scenes
@@ -93,6 +97,7 @@ class At:
                 path = root / "table" / f"scene-{4 * n + i:04d}.png"
                 (root / "classes" / name / path.name).write_bytes(path.read_bytes())
         self.classes = root / "classes"
+        self.solutions = Path(__file__).parents[2] / "notebooks" / "solutions"
 
     def run(self, *arguments):
         """The output of a command that ends well."""
@@ -206,10 +211,14 @@ def test_a_wrong_number_is_one_line_that_names_the_option(command, option, at):
         "zero-shot": [at.picture, "--labels", "a", "b"],
         "draw": ["--folder", new],
         "bench": ["--models", at.model, *(["--memory"] if option == "--pictures" else [])],
+        "check": ["relu"],
+        "course new": [new],
+        "course grade": [at.solutions],
+        "course build": ["--out", new],
     }[command]
     if option in ("--workers", "--held-out"):
         beside += ["--data", at.table]
-    arguments = [command, *beside, option, "-1"]
+    arguments = [*command.split(), *beside, option, "-1"]
     assert cli.main([str(a) for a in arguments]) == 2
     error = at.capsys.readouterr().err
     assert error.startswith(f"miniclip: error: {option}: got -1")
@@ -244,6 +253,11 @@ TRAIN = ("train", "tiny.toml", "--out", "new")
         (["zero-shot", "a.png", "--labels", "a", "a"], "--labels: got 'a' twice"),
         (["zero-shot", "a.png", "--labels", "a", "--model", "nowhere"], "--model: got 'nowhere'"),
         (["draw", "plaid sofa"], "THING: got 'plaid sofa'"),
+        (["check", "layernorm"], "OP: got 'layernorm', expected one of linear, conv2d"),
+        (["course", "grade", "table"], "FOLDER: table has no notebook such as 02-chain-rule.ipynb"),
+        (["course", "grade", "table", "--limit", "0"], "--limit: got 0.0, expected seconds"),
+        (["course", "build", "--source", "table"], "--source: table has no file such as 02-chain"),
+        (["course", "build", "--check", "--seed", "3"], "--seed: got it beside --check"),
         (["draw"], "THING: expected names"),
     ],
 )
@@ -819,6 +833,114 @@ def _(at):
     at.patch(memory, "measure", lambda job: (jobs.append(job), memory.Peak(1, 2, 2, 2))[1])
     assert at.bench("--pictures", 9, kind=("--memory",))["kind"] == "memory"
     assert [(job.count, job.repeated) for job in jobs] == [(2, False), (9, True)]
+
+
+# ------------------------------------------------------------------------ check and course
+
+
+@effect("check", "OP", "--seed")
+def _(at):
+    out = at.run("check", "relu")
+    assert [line.split(":")[0] for line in out.splitlines()] == [
+        "ok    (7,)", "ok    (3, 4)", "ok    (2, 3, 2, 2)",
+    ]  # fmt: skip
+    assert out != at.run("check", "relu", "--seed", 3)
+    at.patch(ops_of_numpy, "relu_backward", lambda dy, x: -dy * (x > 0))
+    assert cli.main(["check", "relu"]) == 1
+    assert "WRONG (7,): dx has the opposite sign" in at.capsys.readouterr().out
+
+
+@effect("check", "--backend")
+def _(at):
+    at.patch(ops_of_numpy, "relu_backward", lambda dy, x: -dy * (x > 0))
+    assert "WRONG" not in at.run("check", "relu", "--backend", "numba")
+
+
+@effect("course new", "FOLDER", "--seed")
+def _(at):
+    folder = at.root / "learner"
+    shutil.rmtree(folder, ignore_errors=True)
+    out = at.run("course", "new", folder, "--seed", 5)
+    notebook = folder / "notebooks" / "02-chain-rule.ipynb"
+    assert str(notebook) in out.splitlines()
+    assert "SEED = 5" in notebook.read_text()
+    assert f"{notebook}: kept as it is" in at.run("course", "new", folder).splitlines()
+
+
+@effect("course grade", "FOLDER", "--json")
+def _(at):
+    out = at.run("course", "grade", at.solutions)
+    assert "\n6 of 6\n" in out
+    grades = at.json("course", "grade", at.solutions)
+    assert (grades["right"], grades["total"], grades["absent"]) == (6, 6, [])
+    at.run("course", "new", at.root / "open")
+    assert cli.main(["course", "grade", str(at.root / "open")]) == 1
+    assert "0 of 6" in at.capsys.readouterr().out
+
+
+@effect("course grade", "--limit", "--seed", "--source")
+def _(at):
+    given = []
+    at.patch(grade_module, "verdict_of", lambda *arguments: (given.append(arguments), "")[1])
+    at.run("course", "grade", at.solutions, "--limit", 7, "--seed", 2, "--source", small_source(at))
+    assert [arguments[1] for arguments in given] == ["sum_to_shape"]
+    assert {arguments[3:] for arguments in given} == {(2, 7.0)}
+    at.run("course", "grade", at.solutions)
+    assert {arguments[3:] for arguments in given[1:]} == {(0, 10.0)}
+
+
+def small_source(at):
+    """A folder with a source of one exercise."""
+    folder = at.root / "small-source"
+    folder.mkdir(exist_ok=True)
+    text = (Path(__file__).parents[2] / "notebooks" / "src" / "02-chain-rule.py").read_text()
+    (folder / "02-chain-rule.py").write_text(text[: text.index("# %% [markdown]\n# ## 2.")])
+    return folder
+
+
+@effect("course build", "--source", "--out")
+def _(at):
+    out = at.root / "built"
+    paths = at.run("course", "build", "--source", small_source(at), "--out", out).split()
+    assert paths == [str(out / part / "02-chain-rule.ipynb") for part in (".", "solutions")]
+    assert "measured_gradient" not in Path(paths[0]).read_text()
+    at.run("course", "build")
+    assert (at.root / "notebooks" / "02-chain-rule.ipynb").is_file()
+
+
+@effect("course build", "--seed", "--nbgrader")
+def _(at):
+    out = at.root / "built-for-nbgrader"
+    at.run("course", "build", "--out", out, "--seed", 5, "--nbgrader")
+    text = (out / "02-chain-rule.ipynb").read_text()
+    assert "SEED = 5" in text
+    assert '"nbgrader": {' in text
+
+
+@effect("course build", "--check")
+def _(at):
+    out = at.root / "built-to-check"
+    at.run("course", "build", "--out", out)
+    assert at.run("course", "build", "--out", out, "--check").startswith(f"{out}: every notebook")
+    (out / "02-chain-rule.ipynb").write_text("{}")
+    assert cli.main(["course", "build", "--out", str(out), "--check"]) == 1
+    said = at.capsys.readouterr().out
+    assert said == f"{out / '02-chain-rule.ipynb'}: not what its source gives\n"
+
+
+@effect("course prove", "--source", "--messages", "--json")
+def _(at):
+    source = small_source(at)
+    short, long = (at.run("course", "prove", "--source", source, *m) for m in ([], ["--messages"]))
+    assert short.splitlines()[1].split()[0] == "sum_to_shape"
+    assert len(long.splitlines()) > len(short.splitlines()) == 2
+    assert "sum_to_shape, always, returns nothing: sum_to_shape returned nothing" in long
+    proofs = at.json("course", "prove", "--source", source)
+    assert proofs["ok"]
+    assert {row["exercise"] for row in proofs["answers"]} == {"sum_to_shape"}
+    at.patch(Exercise, "verdict", lambda *_: "")
+    assert cli.main(["course", "prove", "--source", str(source)]) == 1
+    assert "FAILED sum_to_shape, empty, as handed out: passes" in at.capsys.readouterr().out
 
 
 def test_a_tilde_is_the_home_folder(at, monkeypatch):
