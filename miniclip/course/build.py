@@ -6,8 +6,10 @@ notebooks/solutions/NN-name.ipynb. The same source gives the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -78,18 +80,30 @@ def notebook(
     part: Part, variant: Variant, seed: int | None = None, nbgrader: bool = False, up: str = ""
 ) -> bytes:
     """One notebook as JSON, with no outputs. up: what leads to the folder of links."""
-    cells = [as_json(i, cell, variant, seed, up) for i, cell in enumerate(part.shown())]
+    shown = part.shown()
+    names = zip(identities(shown), shown, strict=True)
+    cells = [as_json(name, cell, variant, seed, up) for name, cell in names]
     if nbgrader:
-        for cell, made in zip(part.shown(), cells, strict=True):
+        for cell, made in zip(shown, cells, strict=True):
             made["metadata"].update(nbgrader_metadata(cell))
     whole = {"cells": cells, "metadata": KERNEL, "nbformat": 4, "nbformat_minor": 5}
     return (json.dumps(whole, ensure_ascii=False, indent=1) + "\n").encode()
 
 
-def as_json(i: int, cell: Cell, variant: Variant, seed: int | None, up: str) -> dict[str, Any]:
+def identities(cells: list[Cell]) -> list[str]:
+    """A name for each cell, of its text: another cell that comes or goes does not change it."""
+    names, seen = [], Counter[str]()
+    for cell in cells:
+        name = hashlib.sha256(cell.text.encode()).hexdigest()[:8]
+        names.append(f"{name}-{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return names
+
+
+def as_json(name: str, cell: Cell, variant: Variant, seed: int | None, up: str) -> dict[str, Any]:
     made: dict[str, Any] = {
         "cell_type": "markdown" if cell.markdown else "code",
-        "id": f"cell-{i:02d}",
+        "id": name,
         "metadata": metadata(cell),
     }
     if cell.markdown:

@@ -3,7 +3,7 @@
     from miniclip.course import check
     check.layer_norm_backward(layer_norm_backward)
 
-raises `WrongAnswer` with one line that says what is wrong, or returns what was looked at.
+This raises `WrongAnswer` with one line that says what is wrong, or returns what was looked at.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import Any
 from miniclip.course.exercise import Exercise
 from miniclip.course.exercises import ALL
 
+#: The exercises by the names of their functions.
+#:
+#: :meta hide-value:
 EXERCISES: dict[str, Exercise] = {e.name: e for e in ALL}
 
 

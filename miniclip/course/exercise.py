@@ -137,7 +137,7 @@ class Exercise:
         return got
 
     def check_float32(self, answer: Callable[..., Any], arguments: Values) -> None:
-        """float32 in, float32 out. Ours has been called: this is the right answer's rounding."""
+        """float32 in, float32 out. The numbers are looked at in float64 alone."""
         narrow = as_float32(arguments)
         shapes = [np.zeros(shape, np.float32) for shape in self.shapes(arguments)]
         check_form(self.name, self.names, answer, narrow, shapes)

@@ -24,11 +24,11 @@ def guarded(
     name them, so that one which was imported before, or is called by a module of a model, raises
     as well. This is no sandbox: it keeps an answer from being ours by accident.
     """
-    functions = [f for f in more if isinstance(f, FunctionType)]
-    functions += [f for name in names for f in functions_called(name)]
+    names, own = tuple(names), [f for f in more if isinstance(f, FunctionType)]
 
     def call(*arguments: Any) -> Any:
-        with refused(functions):
+        # looked for anew each time, as an answer may import a backend
+        with refused([*own, *(f for name in names for f in functions_called(name))]):
             return answer(*arguments)
 
     return call

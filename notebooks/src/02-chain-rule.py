@@ -30,8 +30,8 @@ SEED = 0
 # ## One rule
 #
 # $L$ is a number, the loss. For every array $x$ that it depends on, write $dx$ for the array of
-# the same shape whose entries are $\partial L / \partial x_i$. If $x$ changes a little, by $\delta
-# x$, then
+# the same shape whose entries are $\partial L / \partial x_i$. If $x$ changes a little, by
+# $\delta x$, then
 #
 # $$ \delta L = \sum_i dx_i \delta x_i . $$
 #
@@ -140,7 +140,7 @@ WRONG = [
 check.sum_to_shape(sum_to_shape, seed=SEED)
 
 # %% [markdown]
-# In miniclip this is [`sum_to_last`](../miniclip/ops/array.py), for the one case that CLIP needs:
+# In miniclip this is [`sum_to_last`](../miniclip/ops/array.py), for the case that CLIP needs most:
 # a bias, or a weight of LayerNorm, that all rows share.
 
 # %% [markdown]
@@ -151,17 +151,23 @@ check.sum_to_shape(sum_to_shape, seed=SEED)
 #
 # $$ dx_i \approx \frac{L(x + h e_i) - L(x - h e_i)}{2h} . $$
 #
-# Why in both directions? By Taylor's formula $L(x + h) = L + h L' + \frac12 h^2 L'' + \frac16 h^3
-# L''' + \ldots$. In the difference of both sides the terms with $h^2$ cancel. What is left is an
-# error in proportion to $h^2$. With one side alone it is in proportion to $h$.
+# Why in both directions? By Taylor's formula
+# $L(x + h) = L + h L' + \frac12 h^2 L'' + \frac16 h^3 L''' + \ldots$. In the difference of both
+# sides the terms with $h^2$ cancel. What is left is an error in proportion to $h^2$. With one side
+# alone it is in proportion to $h$.
 #
-# **Predict** (2 minutes). The slope of $x^3$ at 1 is 3. With a step of $h = 0.1$, what does $(L(1
-# + h) - L(1)) / h$ give? And $(L(1 + h) - L(1 - h)) / (2h)$?
+# **Predict** (3 minutes). The slope of $x^3$ at 1 is 3. With the step $h$ that the next cell
+# prints, what does $(L(1 + h) - L(1)) / h$ give? And $(L(1 + h) - L(1 - h)) / (2h)$? A calculator
+# is allowed.
+
+# %%
+h = int(rng.integers(1, 5)) / 10
+print("h =", h)
 
 # %% tags=["predict"]
-one_sided, two_sided = 3.31, 3.01  # SOLUTION
-predicted(one_sided, (1.1**3 - 1) / 0.1)
-predicted(two_sided, (1.1**3 - 0.9**3) / 0.2)
+one_sided, two_sided = 3 + 3 * h + h**2, 3 + h**2  # SOLUTION
+predicted(one_sided, ((1 + h) ** 3 - 1) / h)
+predicted(two_sided, ((1 + h) ** 3 - (1 - h) ** 3) / (2 * h))
 
 # %% [markdown]
 # ### Exercise 2: `measured_gradient`
@@ -228,8 +234,8 @@ check.measured_gradient(measured_gradient, seed=SEED)
 
 # %% [markdown]
 # For a large array this is slow: two forward passes for each entry. The check of miniclip moves
-# all entries at once, along a random direction $v$, and compares the one slope with $\sum_i dx_i
-# v_i$. A wrong gradient passes only if its error is perpendicular to $v$. See
+# all entries at once, along a random direction $v$, and compares the one slope with
+# $\sum_i dx_i v_i$. A wrong gradient passes only if its error is perpendicular to $v$. See
 # [`check/gradients.py`](../miniclip/check/gradients.py).
 
 # %% [markdown]
@@ -239,27 +245,31 @@ check.measured_gradient(measured_gradient, seed=SEED)
 #
 # $x$: (..., in), any number of leading axes. $W$: (out, in), as PyTorch stores it. $b$: (out,).
 # $y$: (..., out). All rows are treated alike, so take $x$ as a matrix with R rows. A small change
-# gives $\delta y = \delta x W^\top + x \delta W^\top + \delta b$. Put it into $\delta L =
-# \sum_{r,o} dy_{ro} \delta y_{ro}$ and read off what multiplies $\delta x_{ri}$, $\delta W_{oi}$
-# and $\delta b_o$.
+# gives $\delta y = \delta x W^\top + x \delta W^\top + \delta b$. Put it into
+# $\delta L = \sum_{r,o} dy_{ro} \delta y_{ro}$ and read off what multiplies $\delta x_{ri}$,
+# $\delta W_{oi}$ and $\delta b_o$.
 #
-# **Predict** (2 minutes). $x$ is (5, 7, 4) and $W$ is (3, 4). What are the shapes of $dy$, $dW$
-# and $db$?
+# **Predict** (2 minutes). What are the shapes of $dy$, $dW$ and $db$, for the shapes that the next
+# cell prints?
+
+# %%
+batch, tokens, n_in, n_out = (int(n) for n in rng.permutation(np.arange(2, 9))[:4])
+print("x:", (batch, tokens, n_in), "W:", (n_out, n_in))
 
 # %% tags=["predict"]
-dy_shape, dweight_shape, dbias_shape = (5, 7, 3), (3, 4), (3,)  # SOLUTION
-predicted(dy_shape, (5, 7, 3))
-predicted(dweight_shape, (3, 4))
-predicted(dbias_shape, (3,))
+dy_shape, dw_shape, db_shape = (batch, tokens, n_out), (n_out, n_in), (n_out,)  # SOLUTION
+predicted(dy_shape, (batch, tokens, n_out))
+predicted(dw_shape, (n_out, n_in))
+predicted(db_shape, (n_out,))
 
 # %% [markdown]
 # ### Exercise 3: `linear_backward`
 #
 # 15 minutes. Difficulty 3 of 5, importance 5 of 5.
 #
-# <details><summary>Hint</summary>Join the leading axes first: <code>x.reshape(-1,
-# x.shape[-1])</code>. Then the shapes leave only one product for each gradient. The bias was
-# broadcast: which function do you have for that?</details>
+# <details><summary>Hint</summary>Join the leading axes first:
+# <code>x.reshape(-1, x.shape[-1])</code>. Then the shapes leave only one product for each
+# gradient. The bias was broadcast: which function do you have for that?</details>
 
 
 # %%
@@ -334,8 +344,8 @@ check.linear_backward(linear_backward, seed=SEED)
 #
 # $$ f(x) = x s(1.702 x) , \qquad s(z) = \frac{1}{1 + e^{-z}} , \qquad s' = s (1 - s) . $$
 #
-# It is not the GELU that most libraries mean: both differ by up to 0.02, and a model that was
-# trained with one answers worse with the other.
+# It is not the GELU that most libraries mean. Both differ by up to 0.02, and a model has to be run
+# with the one that it was trained with.
 #
 # **Predict** (1 minute). What is $f'(0)$?
 
@@ -499,8 +509,8 @@ check.softmax_backward(softmax_backward, seed=SEED)
 #
 # $$ \hat x = \frac{x - \overline{x}}{\sqrt{\sigma^2 + \varepsilon}} , \qquad y = \hat x w + b $$
 #
-# for each row of $x$: (..., D). A bar means the mean over the row, and $\sigma^2 = \overline{(x -
-# \overline{x})^2}$, divided by D and not by D − 1. $w$ and $b$: (D,).
+# for each row of $x$: (..., D). A bar means the mean over the row, and
+# $\sigma^2 = \overline{(x - \overline{x})^2}$, divided by D and not by D − 1. $w$ and $b$: (D,).
 #
 # The last line first. It is a product and a sum, so $d\hat x = dy w$, and $dw$ and $db$ are sums
 # over all rows. Then the normalisation. A number of $x$ acts on $\hat x$ in three ways: directly,
@@ -641,9 +651,9 @@ print("largest difference:", np.abs(dx - measured).max().round(9))
 print(check.verdict("layer_norm_backward", colleagues_backward))
 
 # %% [markdown]
-# With `dy = 1` and `weight = 1` the right gradient is zero, as you predicted, and so is each wrong
-# one that subtracts the mean. Test a gradient with a **random** `dy`. How much damage it does is
-# measured below.
+# With `dy = 1` and `weight = 1` the right gradient is zero, as you predicted. The colleague's is
+# `1 - mean(1)`: zero as well, whatever is missing beside it. So test a gradient with a **random**
+# `dy`. The damage is measured below.
 
 # %% [markdown]
 # ## In a trained model
@@ -682,8 +692,8 @@ print("largest difference:", np.abs(yours - ours).max() / np.abs(ours).max())
 
 # %% [markdown]
 # Your LayerNorm ran in all blocks, and the answer is the same, but for float32's rounding. Now all
-# four at once. The same lines work with a real checkpoint: `miniclip.load("ViT-B/32",
-# backend="numpy")`.
+# four at once. The same lines work with a real checkpoint:
+# `miniclip.load("ViT-B/32", backend="numpy")`.
 
 # %%
 with ExitStack() as stack:
@@ -722,7 +732,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(6, 3), layout="constrained")
 left.imshow(picture)
 left.set_title("the picture")
 right.imshow(size, cmap="magma")
-right.set_title("where 'a red circle' is sensitive")
+right.set_title("where the similarity is sensitive")
 for axes in (left, right):
     axes.set_axis_off()
 plt.show()

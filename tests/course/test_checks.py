@@ -194,6 +194,17 @@ def test_modules_that_call_ours_raise_too():
     assert "do not call it" in check.verdict("layer_norm_backward", by_module)
 
 
+def test_a_backend_that_an_answer_imports_raises_too():
+    pytest.importorskip("numba")
+
+    def by_kernel(dy, y):
+        from miniclip.backends import numba
+
+        return numba.softmax_backward(dy, y)
+
+    assert "do not call it" in check.verdict("softmax_backward", by_kernel)
+
+
 def test_ours_is_itself_again_after_an_error():
     with pytest.raises(ZeroDivisionError):
         check.softmax_backward(lambda dy, y: 1 / 0)

@@ -101,6 +101,18 @@ def test_notebooks():
     assert len({c["id"] for c in student}) == len(student)
 
 
+def test_a_cell_that_comes_changes_no_other_ones_name():
+    longer = SMALL.replace(
+        '# %% tags=["predict"]',
+        '# %%\nx = 1\n\n# %%\nx = 1\n\n# %%\nx = 1\n\n# %% tags=["predict"]',
+    )
+    first, second = (
+        [c["id"] for c in cells_of(notebook(part(text), with_solution))] for text in (SMALL, longer)
+    )
+    assert len(second) == len(set(second)) == len(first) + 3
+    assert [name for name in second if name in first] == first
+
+
 def test_a_solution_lies_a_folder_deeper(tmp_path):
     build([part()], tmp_path)
     made = {path.parent.name: path for path in tmp_path.rglob("*.ipynb")}
