@@ -86,6 +86,9 @@ QUICK_GELU_BACKWARD = Exercise(
                 Slip("with s(x) for s(1.702 x) in the second term", gelu_slip(
                     lambda x, s: A * x * sigmoid(x) * (1 - sigmoid(x)))),
                 Slip("with 1.7 for 1.702", gelu_terms(1.7, 1.7)),
+                Slip("with 2 * 1.702 inside the sigmoid", gelu_terms(2 * A, A)),
+                Slip("dy divided by the slope, not multiplied", lambda dy, x: {
+                    "": dy / gelu_total(x)}),
                 Slip("the slope of ReLU", lambda dy, x: {"": dy * (x > 0)}),
                 Slip("dy times the first term alone: brackets are missing", lambda dy, x: {
                     "": (dy - 1) * sigmoid(A * x) + gelu_total(x)}),

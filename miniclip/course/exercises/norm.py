@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from miniclip.course.diagnosis import Output, Slip
 from miniclip.course.exercise import Exercise, Forward
-from miniclip.course.exercises.common import TermsOf, along, mean, normal, rows, some
+from miniclip.course.exercises.common import How, TermsOf, along, mean, normal, rows, some
 from miniclip.ops.array import Array, sum_to_last
 from miniclip.ops.norm import layer_norm, layer_norm_backward
 
@@ -19,11 +19,92 @@ def right_layer_norm_backward(dy: Array, x: Array, weight: Array, eps: float) ->
     return layer_norm_backward(dy, cache)
 
 
-def normalised(x: Array, eps: float, ddof: int = 0, axis: int | None = -1) -> tuple[Array, Array]:
+Statistics = Callable[[Array, float], tuple[Array, Array]]  # (x, eps) -> x_hat, 1 / std
+
+
+def normalised(x: Array, eps: float) -> tuple[Array, Array]:
     """x_hat and 1 / std."""
-    centred = x - x.mean(axis=axis, keepdims=True)
-    inv_std = 1 / np.sqrt(x.var(axis=axis, keepdims=True, ddof=ddof) + eps)
-    return centred * inv_std, inv_std
+    inv_std = 1 / np.sqrt(x.var(axis=-1, keepdims=True) + eps)
+    return centred(x) * inv_std, inv_std
+
+
+def centred(x: Array) -> Array:
+    return np.asarray(x - mean(x))
+
+
+def averaged(mean_of: How, variance_of: How, own: bool = True) -> Statistics:
+    """Mean and variance over other axes. own: the variance is about the mean over its own axes,
+    not the mean square of what the mean was subtracted from.
+    """
+
+    def statistics(x: Array, eps: float) -> tuple[Array, Array]:
+        difference = x - mean_of(x)
+        about = x - variance_of(x) if own else difference
+        inv_std = 1 / np.sqrt(variance_of(about * about) + eps)
+        return difference * inv_std, inv_std + 0 * mean(x)
+
+    return statistics
+
+
+def scaled(scale: Callable[[Array, float], Array]) -> Statistics:
+    """Something else than 1 / std, a function of the variance and eps."""
+
+    def statistics(x: Array, eps: float) -> tuple[Array, Array]:
+        factor = scale(x.var(axis=-1, keepdims=True), eps)
+        return centred(x) * factor, factor
+
+    return statistics
+
+
+PLACES = {
+    "each row": mean,
+    "the whole array": along(np.mean, None),
+    "the first axis": along(np.mean, 0),
+    "the last axis but one": along(np.mean, -2),
+}
+
+
+def elsewhere() -> Iterator[tuple[str, Statistics]]:
+    """Mean and variance over other axes, together or one of them."""
+    (_, row), *others = PLACES.items()
+    for place, how in others:
+        yield f"with mean and variance over {place}, not over each row", averaged(how, how)
+        for own in (True, False):
+            yield f"with the mean over {place}, not over each row", averaged(how, row, own)
+            yield f"with the variance over {place}, not over each row", averaged(row, how, own)
+
+
+def unbiased(x: Array, eps: float) -> tuple[Array, Array]:
+    inv_std = 1 / np.sqrt(x.var(axis=-1, keepdims=True, ddof=1) + eps)
+    return centred(x) * inv_std, inv_std
+
+
+def added(x: Array, eps: float) -> tuple[Array, Array]:
+    """x + mean in the place of x - mean, in the variance too."""
+    wrong = x + mean(x)
+    inv_std = 1 / np.sqrt(mean(wrong * wrong) + eps)
+    return wrong * inv_std, inv_std
+
+
+STATISTICS: tuple[tuple[str, Statistics], ...] = (
+    ("without eps", scaled(lambda var, eps: var**-0.5)),
+    ("with eps subtracted", scaled(lambda var, eps: np.abs(var - eps) ** -0.5)),
+    ("with eps added to the deviation, not to the variance",
+     scaled(lambda var, eps: 1 / (var**0.5 + eps))),
+    ("with the variance in the place of the standard deviation",
+     scaled(lambda var, eps: 1 / (var + eps))),
+    ("multiplied by the standard deviation, not divided",
+     scaled(lambda var, eps: (var + eps) ** 0.5)),
+    ("with the variance divided by D - 1", unbiased),
+    *elsewhere(),
+    ("with the mean added, not subtracted",
+     lambda x, eps: ((x + mean(x)) * normalised(x, eps)[1], normalised(x, eps)[1])),
+    ("with the mean added, not subtracted", added),
+    ("with x for x_hat", lambda x, eps: (x, normalised(x, eps)[1])),
+    ("with x - mean for x_hat", lambda x, eps: (centred(x), normalised(x, eps)[1])),
+    ("with x / std for x_hat: the mean is not subtracted",
+     lambda x, eps: (x * normalised(x, eps)[1], normalised(x, eps)[1])),
+)  # fmt: skip
 
 
 def norm_terms(
@@ -75,13 +156,9 @@ def in_means(one: bool, product: bool) -> Callable[..., TermsOf]:
     return terms
 
 
-def sum_of(what: Callable[[Array, Array, float], Array]) -> Callable[..., TermsOf]:
+def sum_of(what: Callable[..., Array]) -> Callable[..., TermsOf]:
     """dweight with something else in the place of x_hat."""
     return lambda dy, x, weight, eps: {"": sum_to_last(dy * what(x, weight, eps))}
-
-
-def centred(x: Array) -> Array:
-    return np.asarray(x - mean(x))
 
 
 ELSEWHERE = {
@@ -91,23 +168,13 @@ ELSEWHERE = {
 DX_SLIPS = (
     Slip("without weight: dx_hat is dy * weight", norm_terms(weighted=False)),
     Slip("with weight multiplied last: it belongs into the means", norm_terms(after=True)),
-    Slip("without eps", norm_terms(lambda x, eps: normalised(x, 0.0))),
-    Slip("with eps added to the deviation, not to the variance", norm_terms(
-        lambda x, eps: (centred(x) / (x.std(-1, keepdims=True) + eps),
-                        1 / (x.std(-1, keepdims=True) + eps)))),
-    Slip("with the variance divided by D - 1", norm_terms(lambda x, eps: normalised(x, eps, 1))),
-    Slip("with mean and variance of the whole array, not of each row", norm_terms(
-        lambda x, eps: normalised(x, eps, 0, None))),
-    Slip("with mean and variance over the first axis, not over the last", norm_terms(
-        lambda x, eps: normalised(x, eps, 0, 0))),
+    *(Slip(words, norm_terms(statistics)) for words, statistics in STATISTICS),
     *(Slip(f"with mean(dx_hat) taken over {where}", norm_terms(average=how, of_product=mean))
       for where, how in ELSEWHERE.items()),
     *(Slip(f"with mean(dx_hat x_hat) taken over {where}", norm_terms(of_product=how))
       for where, how in ELSEWHERE.items()),
     *(Slip(f"with both means taken over {where}", norm_terms(average=how))
       for where, how in ELSEWHERE.items()),
-    Slip("with the variance in the place of the standard deviation", norm_terms(
-        lambda x, eps: (centred(x) * normalised(x, eps)[1] ** 2, normalised(x, eps)[1] ** 2))),
     Slip("with dy for dx_hat in both means: weight belongs into them", in_means(True, True)),
     Slip("with dy for dx_hat in mean(dx_hat): weight belongs into it", in_means(True, False)),
     Slip("with dy for dx_hat in mean(dx_hat x_hat): weight belongs into it", in_means(False, True)),
@@ -116,10 +183,8 @@ DX_SLIPS = (
     Slip("not divided by the standard deviation", norm_terms(power=0)),
     Slip("divided by the variance, not by the standard deviation", norm_terms(power=2)),
     Slip("multiplied by the standard deviation, not divided", norm_terms(power=-1)),
-    Slip("with x for x_hat", norm_terms(lambda x, eps: (x, normalised(x, eps)[1]))),
-    Slip("with x - mean for x_hat", norm_terms(lambda x, eps: (centred(x), normalised(x, eps)[1]))),
-    Slip("with x / std for x_hat: the mean is not subtracted", norm_terms(
-        lambda x, eps: (x * normalised(x, eps)[1], normalised(x, eps)[1]))),
+    Slip("with dy / weight for dy * weight", lambda dy, x, weight, eps: norm_terms()(
+        dy / weight**2, x, weight, eps)),
 )  # fmt: skip
 
 LAYER_NORM_BACKWARD = Exercise(
@@ -130,20 +195,9 @@ LAYER_NORM_BACKWARD = Exercise(
             "dweight",
             sum_of(lambda x, weight, eps: normalised(x, eps)[0]),
             (
-                Slip("with x for x_hat", sum_of(lambda x, weight, eps: x)),
-                Slip("with x - mean for x_hat", sum_of(lambda x, weight, eps: centred(x))),
-                Slip("without eps", sum_of(lambda x, weight, eps: normalised(x, 0.0)[0])),
-                Slip(
-                    "with the variance divided by D - 1",
-                    sum_of(lambda x, weight, eps: normalised(x, eps, 1)[0]),
-                ),
-                Slip(
-                    "with the variance in the place of the standard deviation",
-                    sum_of(lambda x, weight, eps: centred(x) * normalised(x, eps)[1] ** 2),
-                ),
-                Slip(
-                    "with mean and variance of the whole array, not of each row",
-                    sum_of(lambda x, weight, eps: normalised(x, eps, 0, None)[0]),
+                *(
+                    Slip(words, sum_of(lambda x, weight, eps, of=statistics: of(x, eps)[0]))
+                    for words, statistics in STATISTICS
                 ),
                 Slip(
                     "with x_hat * weight for x_hat",
