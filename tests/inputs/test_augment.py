@@ -282,6 +282,21 @@ def test_each_range_reaches_its_ends_and_no_further():
     assert min(angles) < 1 + 2 * math.cos(0.19 * math.pi)
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.3, 0.5), (0.98, 1.2)])
+def test_a_range_beside_the_plain_size_is_kept(low, high):
+    sizes = [forward(c)[0][0, 0] for c in many(smallest=low, largest=high)]
+    assert low - 1e-6 <= min(sizes)
+    assert max(sizes) <= high + 1e-6
+    assert np.ptp(sizes) > 0.9 * (high - low)
+    one = Augment(**(vars(NOTHING) | {"smallest": low, "largest": high}))
+    half, full = (forward(one.draw(s, [0]))[0][0, 0] for s in (0.5, 1.0))
+    assert half == pytest.approx((PLAIN + full) / 2, rel=1e-5)
+
+
+def test_another_plain_size():
+    np.testing.assert_allclose(Augment().draw(0.0, [1], 1.0).matrix, np.eye(2, 3), atol=1e-6)
+
+
 def test_shares():
     shares = {
         "grey": lambda c: abs(c.colour[0, 0] - 0.299) < 1e-6,
