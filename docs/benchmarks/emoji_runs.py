@@ -25,7 +25,7 @@ from miniclip.tasks.train import MODEL, train
 
 ALL = PRESETS["mini-emoji"]["data"]["only"]["style"]
 NINE = [style for style in ALL if style != "twemoji"]
-NAMES_ALONE = {"languages": {"en": 0.7, "zh": 0.3}, "name": 1.0, "both": 0.0, "keywords": 0.0}
+NAMES_ALONE = {"name": 1.0, "both": 0.0, "keywords": 0.0}  # in templates, as in the preset
 
 
 def change(name, *path_and_value):
@@ -62,7 +62,7 @@ def causes():
                 if not augmented:
                     changes.append((("data", "augment"), None))
                 if not keywords:
-                    changes.append((("data", "captions"), NAMES_ALONE))
+                    changes += [(("data", "captions", k), v) for k, v in NAMES_ALONE.items()]
                 runs.append((name, changes))
     return runs
 
@@ -131,7 +131,8 @@ def main():
             continue
         content = configuration(changes, styles, options.pairs, options.seed)
         with threadpool_limits(1, "blas"):
-            model = run(options.folder, f"{name}, seed {options.seed}", content, options.data)
+            whole = f"{options.list}, {name}, {options.pairs} pairs, seed {options.seed}"
+            model = run(options.folder, whole, content, options.data)
             print(f"| {name} | {' | '.join(shares(model, questions, asked))} |", flush=True)
 
 

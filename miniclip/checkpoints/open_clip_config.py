@@ -75,9 +75,8 @@ def refuse_options(path: Path, part: str, options: dict[str, Any]) -> None:
     for name, value in options.items():
         usual = OPEN_CLIP_USUAL[part].get(name, ())
         if name not in known and value and value not in usual:
-            where = "model_cfg" if part == "model" else f"{part}_cfg"
             raise CheckpointError(
-                f"{path}: {where}.{name} is {kind_of(value)}: this option of open_clip is not "
+                f"{path}: {part}_cfg.{name} is {kind_of(value)}: this option of open_clip is not "
                 f"supported{' (only ' + ', '.join(usual) + ')' if usual else ''}"
             )
 

@@ -28,10 +28,10 @@ def read_preprocessing(checkpoint: Checkpoint, layout: str) -> dict[str, Any]:
 
     Raises CheckpointError that names the file and the field.
     """
-    sources = [said_in_notes, said_by_transformers]
-    sources.insert(1 if layout != "hf" else 0, sources.pop())  # beside hf weights, its own first
-    if layout != "hf":
-        sources.insert(0, said_by_open_clip)
+    if layout == "hf":  # beside its own weights, its own file first
+        sources = [said_by_transformers, said_in_notes]
+    else:
+        sources = [said_by_open_clip, said_in_notes, said_by_transformers]
     for source in sources:
         found = source(checkpoint)
         if found is not None:

@@ -15,19 +15,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from miniclip.emoji.packages import PackageError, Packages, names_file
-from miniclip.emoji.sources import NAMES, STYLES
+from miniclip.emoji.packages import PackageError, Packages, missing_file, names_file
+from miniclip.emoji.sources import GROUPS_OF, NAMES, STYLES
 
 COLOURED = "\ufe0f"  # asks for a coloured picture, and names nothing
 LISTING = ("noto", "twemoji", "openmoji", "fluent-emoji-flat")  # the sets that vote
 VOTES = 3
+NAMED = 0.9  # the share of the list that a language has to name
 VARIANTS = (  # first and last code points of what a concept has none of
     (0x1F3FB, 0x1F3FF),  # skin tones
     (0x1F1E6, 0x1F1FF),  # letters that make flags of countries
     (0xE0020, 0xE007F),  # letters that make flags of regions
 )
 HAIR = (0x1F9B0, 0x1F9B3)  # a hair style alone
-GROUPS_OF = "noto"  # the set whose groups are taken
 
 
 @dataclass(frozen=True)
@@ -71,26 +71,31 @@ def is_variant(character: str) -> bool:
 def read_concepts(packages: Packages, languages: Sequence[str]) -> list[Concept]:
     """The list, in the order of the code points; "en" decides it, whatever languages are wanted.
 
-    PackageError for a language that has no names, or does not name every concept.
+    A few concepts may have no name in another language. PackageError for a language that names
+    fewer than nine in ten.
     """
     english = names_in(packages, "en")
     names = {language: names_in(packages, language) for language in languages}
     groups = groups_of(packages)
     listed = sorted(c for c in voted(packages) if c in english and not is_variant(c))
     for language, known in names.items():
-        for character in listed:
-            if character not in known:
-                what = english[character][0]
-                raise PackageError(f"languages: {language} has no name for {what!r}")
-    return [
-        Concept(
-            character,
-            {language: known[character][0] for language, known in names.items()},
-            {language: known[character][1] for language, known in names.items()},
-            groups.get(character, ""),
+        count = sum(character in known for character in listed)
+        if count < NAMED * len(listed):
+            raise PackageError(
+                f"languages: {language} names {count} of {len(listed):,} things, too few"
+            )
+    concepts = []
+    for character in listed:
+        named = {lang: known[character] for lang, known in names.items() if character in known}
+        concepts.append(
+            Concept(
+                character,
+                {language: name for language, (name, _) in named.items()},
+                {language: keywords for language, (_, keywords) in named.items()},
+                groups.get(character, ""),
+            )
         )
-        for character in listed
-    ]
+    return concepts
 
 
 def voted(packages: Packages) -> Iterable[str]:
@@ -103,24 +108,34 @@ def voted(packages: Packages) -> Iterable[str]:
 
 
 def names_in(packages: Packages, language: str) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Character -> its name and its keywords in a language, from Unicode's CLDR."""
-    found: dict[str, tuple[str, tuple[str, ...]]] = {}
+    """Character -> its name and its keywords in a language, from Unicode's CLDR.
+
+    What a regional language such as pt-PT does not say itself, its parent (pt) says.
+    """
+    parent = parent_of(language)
+    found = {} if parent is None else names_in(packages, parent)
     for package in NAMES:
         file = names_file(package, language)
         if not packages.path(package, file).is_file():
-            raise PackageError(f"languages: got {language!r}, which {package.name} has no names in")
-        (content,) = packages.json(package, file).values()
-        for character, entry in content["annotations"].items():
-            if "tts" in entry:
+            raise missing_file(packages.path(package, file), package)
+        key = file.split("/")[0]
+        for character, entry in packages.part(package, file, key, "annotations").items():
+            if entry.get("tts"):
                 keywords = tuple(entry.get("default", ()))
                 found[character.replace(COLOURED, "")] = (entry["tts"][0], keywords)
     return found
 
 
+def parent_of(language: str) -> str | None:
+    """ "pt" of "pt-PT"; None of a language itself."""
+    first, dash, _ = language.partition("-")
+    return first if dash else None
+
+
 def groups_of(packages: Packages) -> dict[str, str]:
     """Character -> its group."""
     package = next(style.package for style in STYLES if style.name == GROUPS_OF)
-    categories = packages.json(package, "metadata.json")["categories"]
+    categories = packages.part(package, "metadata.json", "categories")
     group = {icon: name for name, icons in categories.items() for icon in icons}
     icons = packages.json(package, "chars.json").items()
     return {character_of(code): group[icon] for code, icon in icons if icon in group}

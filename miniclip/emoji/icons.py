@@ -3,7 +3,7 @@
 Some sets list the character of each icon; the others only call it by a name. A name is looked up
 among what the listing sets call their icons, then among Unicode's names of the characters, first as
 it is written and then without hyphens ("alarmclock"); a number at its end ("baby-2") tells pictures
-of one thing apart. A name that could mean two characters means none.
+of one thing apart. A name that could mean two characters in one of these lists is left to the next.
 
 Source: the format of icons.json is Iconify's (iconify.design/docs/types/iconify-json.html).
 """
@@ -36,7 +36,7 @@ class Icon:
 
 def find_icons(packages: Packages, style: Style, called: Sequence[Called]) -> list[Icon]:
     """A set's icons of the concepts; called: see `read_names`."""
-    listed = packages.json(style.package, "chars.json", {})
+    listed = packages.json(style.package, "chars.json") if style.lists_characters else {}
     known = {character for names in called for character in names.values() if character}
     if listed:
         shown: dict[str, list[str]] = {}
@@ -77,8 +77,8 @@ def look_up(name: str, called: Sequence[Called]) -> tuple[str, int, int] | None:
 
 def icon_names(packages: Packages, style: Style) -> list[str]:
     """The names of a set's icons; other names of the same icon stand behind its own."""
-    content = packages.json(style.package, "icons.json")
-    return [*sorted(content["icons"]), *sorted(content.get("aliases", {}))]
+    icons = packages.part(style.package, "icons.json", "icons")
+    return [*sorted(icons), *sorted(packages.json(style.package, "icons.json").get("aliases", {}))]
 
 
 # ------------------------------------------------------------------------ what things are called

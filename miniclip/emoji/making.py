@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from miniclip.emoji.concepts import Concept, read_concepts
+from miniclip.emoji.concepts import Concept, parent_of, read_concepts
 from miniclip.emoji.drawing import check_renderer, draw
 from miniclip.emoji.icons import Icon, find_icons, read_names, svg_of
 from miniclip.emoji.packages import (
@@ -33,6 +33,7 @@ from miniclip.files import as_path, write_bytes
 
 TABLE = "metadata.jsonl"
 LICENCES = "licences.md"
+UNICODE = "unicode-licence.txt"
 MADE = "made.json"  # what pictures that are there already were made by
 LANGUAGES = ("en", "zh")
 Bar = Callable[[Iterable[Any]], Iterable[Any]]
@@ -71,14 +72,20 @@ def make_emoji(
     """
     folder = as_path(folder)
     languages = list(dict.fromkeys(["en", *languages]))
-    check_made(folder, {"resvg": check_renderer(), "packages": versions()})
+    parents = [parent for language in languages if (parent := parent_of(language))]
+    needed = list(dict.fromkeys([*languages, *parents]))
+    made_by = {"resvg": check_renderer(), "packages": versions()}
+    check_made(folder, made_by)
     if packages is None:
-        there = fetched_packages(folder / "packages", languages, report)
+        there = fetched_packages(folder / "packages", needed, report)
     else:
-        there = unpacked_packages(as_path(packages))
+        there = unpacked_packages(as_path(packages), needed)
     concepts = read_concepts(there, languages)
     called = read_names(there, concepts)
     icons = [icon for style in STYLES for icon in find_icons(there, style, called)]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes({folder / MADE: (json.dumps(made_by, indent=1) + "\n").encode()})
+    (folder / TABLE).unlink(missing_ok=True)  # until the set is whole
     drawn = sum(draw_missing(folder, there, icon) for icon in bar(icons))
     write_papers(folder, there)
     write_table(folder, icons, concepts)
@@ -93,7 +100,7 @@ def versions() -> dict[str, str]:
 
 
 def check_made(folder: Path, made_by: dict[str, Any]) -> None:
-    """Note what pictures are made by. ValueError where others, made otherwise, are there."""
+    """ValueError where pictures made otherwise, or a person's own files, are in the folder."""
     note = folder / MADE
     if note.exists():
         try:
@@ -105,10 +112,9 @@ def check_made(folder: Path, made_by: dict[str, Any]) -> None:
                 f"{folder}: holds pictures made from other versions ({note}); choose another folder"
             )
         return
-    if (folder / "pictures").exists():
-        raise ValueError(f"{folder}: holds pictures but no {MADE}, expected a folder of its own")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_bytes({note: (json.dumps(made_by, indent=1) + "\n").encode()})
+    for name in ("pictures", TABLE, LICENCES, UNICODE):
+        if (folder / name).exists():
+            raise ValueError(f"{folder}: holds {name} but no {MADE}, expected a folder of its own")
 
 
 def file_of(icon: Icon) -> str:
@@ -142,7 +148,7 @@ def write_papers(folder: Path, packages: Packages) -> None:
     changes = "The pictures were drawn at 128 pixels from the SVG files of these sets, unchanged."
     text = f"# Where the pictures and names come from\n\n{licence_table()}\n\n{changes}\n"
     licence = packages.path(NAMES[0], NAME_FILES[1]).read_bytes()
-    write_bytes({folder / LICENCES: text.encode(), folder / "unicode-licence.txt": licence})
+    write_bytes({folder / LICENCES: text.encode(), folder / UNICODE: licence})
 
 
 def write_table(folder: Path, icons: Sequence[Icon], concepts: Sequence[Concept]) -> None:

@@ -18,11 +18,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from miniclip.emoji.sources import NAMES, PACKAGES, Package
+from miniclip.emoji.sources import GROUPS_OF, PACKAGES, STYLES, Package
 from miniclip.files import write_bytes
 
-ICON_FILES = ("package.json", "icons.json", "info.json", "chars.json", "metadata.json")
-OPTIONAL = ("chars.json", "metadata.json")  # which not every set has
+ICON_FILES = ("package.json", "icons.json")
 NAME_FILES = ("package.json", "LICENSE")
 SECONDS = 600  # that npm may take for one package
 Report = Callable[[str], Any]
@@ -41,17 +40,28 @@ class Packages:
     def path(self, package: Package, file: str) -> Path:
         return self.folder / package.name / file
 
-    def json(self, package: Package, file: str, default: Any = None) -> Any:
-        """A JSON file of a package. PackageError if it is missing, without a default, or broken."""
+    def json(self, package: Package, file: str) -> dict[str, Any]:
+        """A JSON file of a package. PackageError if it is missing, broken or no object."""
         path = self.path(package, file)
-        if default is not None and not path.exists():
-            return default
         try:
-            return json.loads(path.read_bytes())
+            content = json.loads(path.read_bytes())
         except FileNotFoundError as error:
             raise PackageError(f"{path}: missing in {package.name}") from error
         except (ValueError, RecursionError) as error:
             raise PackageError(f"{path}: not JSON ({error})") from error
+        if not isinstance(content, dict):
+            raise PackageError(f"{path}: got {type(content).__name__}, expected a JSON object")
+        return content
+
+    def part(self, package: Package, file: str, *keys: str) -> dict[str, Any]:
+        """An object inside a JSON file. PackageError naming the key that is missing."""
+        content = self.json(package, file)
+        for key in keys:
+            inner = content.get(key)
+            if not isinstance(inner, dict):
+                raise PackageError(f"{self.path(package, file)}: has no object {key!r}")
+            content = inner
+        return content
 
     def has(self, package: Package, files: Iterable[str]) -> bool:
         """Whether a package is there in its version, with these files."""
@@ -64,8 +74,10 @@ class Packages:
 
 def wanted(package: Package, languages: Iterable[str]) -> list[str]:
     """The files that are read of a package."""
-    if package not in NAMES:
-        return list(ICON_FILES)
+    style = next((style for style in STYLES if style.package == package), None)
+    if style is not None:
+        lists = ["chars.json"] if style.lists_characters else []
+        return [*ICON_FILES, *lists, *(["metadata.json"] if style.name == GROUPS_OF else [])]
     return [*NAME_FILES, *(names_file(package, language) for language in languages)]
 
 
@@ -78,8 +90,12 @@ def names_file(package: Package, language: str) -> str:
 # ------------------------------------------------------------------------ where they come from
 
 
-def unpacked_packages(folder: Path) -> Packages:
-    """Those that the user has unpacked into a folder. PackageError names the first that is not."""
+def unpacked_packages(folder: Path, languages: Iterable[str] = ()) -> Packages:
+    """Those that the user has unpacked into a folder. PackageError names the first that is not.
+
+    Their versions are compared, and the files that are read must be there; hashes are npm's, of
+    whole archives, and cannot be.
+    """
     roots = (folder, folder / "node_modules")
     root = next((r for r in roots if (r / PACKAGES[0].name).is_dir()), folder)
     packages = Packages(root)
@@ -93,15 +109,18 @@ def unpacked_packages(folder: Path) -> Packages:
         got = packages.json(package, "package.json").get("version")
         if got != package.version:
             raise PackageError(f"{place}: got version {got}, expected {package.version}")
+        for file in wanted(package, languages):
+            if not packages.path(package, file).is_file():
+                raise missing_file(packages.path(package, file), package)
     return packages
 
 
 def fetched_packages(folder: Path, languages: Iterable[str], report: Report) -> Packages:
     """All packages, from npm's registry into a folder; those that are there already stay."""
     packages, languages = Packages(folder), list(languages)
-    for package in PACKAGES:
+    for package in reversed(PACKAGES):  # the names first: a language may be unknown
         files = wanted(package, languages)
-        if not packages.has(package, [f for f in files if f not in OPTIONAL]):
+        if not packages.has(package, files):
             report(f"fetching {package.name} {package.version}")
             contents = files_in(archive_of(package), package, files)
             for path in contents:
@@ -146,7 +165,16 @@ def files_in(archive: bytes, package: Package, files: Iterable[str]) -> dict[str
                 content = tar.extractfile(member)
                 assert content is not None
                 found[name] = content.read()
-    missing = [file for file in files if file not in found and file not in OPTIONAL]
+    missing = [file for file in files if file not in found]
     if missing:
-        raise PackageError(f"{package.name} {package.version}: has no {missing[0]}")
+        raise missing_file(Path(missing[0]), package)
     return found
+
+
+def missing_file(path: Path, package: Package) -> PackageError:
+    """What to say of a file that a package does not have: names may miss a language."""
+    if path.name == "annotations.json":
+        return PackageError(
+            f"languages: got {path.parent.name!r}, which {package.name} has no names in"
+        )
+    return PackageError(f"{path}: missing in {package.name} {package.version}")

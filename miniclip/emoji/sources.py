@@ -29,7 +29,8 @@ class Package:
 @dataclass(frozen=True)
 class Style:
     """One artist's set. licence: of the pictures, by its SPDX name. trained: may the shipped model
-    be trained on it? one_colour: whether it is drawn in black alone."""
+    be trained on it? one_colour: whether it is drawn in black alone. lists_characters: whether it
+    says which character each icon shows; else its icons are found by their names."""
 
     name: str
     package: Package
@@ -38,6 +39,7 @@ class Style:
     licence: str
     trained: bool = True
     one_colour: bool = False
+    lists_characters: bool = False
     note: str = ""
 
 
@@ -54,6 +56,7 @@ def package_in(entry: dict[str, Any]) -> Package:
     return Package(entry.pop("package"), entry.pop("version"), entry.pop("integrity"))
 
 
+GROUPS_OF = "noto"  # the set whose groups of emoji are taken
 STYLES, NAMES = read_sources()
 PACKAGES = (*(style.package for style in STYLES), *NAMES)
 

@@ -70,17 +70,18 @@ class Augment:
         if not 0 < self.smallest <= self.largest:
             raise ValueError(f"smallest: got {self.smallest!r}, expected above 0, up to `largest`")
 
-    def draw(self, strength: float, seed: Sequence[int]) -> Change:
+    def draw(self, strength: float, seed: Sequence[int], plain: float = PLAIN) -> Change:
         """The change of one picture; the same strength and seed give the same one.
 
         strength: 0 to 1, times every range and share. seed: such as [seed, step, place in batch].
+        plain: the size of the picture's content where nothing changes.
         """
         rng = np.random.default_rng([*seed, STREAM])
         u = rng.uniform(-1, 1, 10)  # always as many numbers, whatever they are used for
         chance = rng.uniform(0, 1, 4)
         ground, patch, box = rng.uniform(0, 1, (3, 3))
         s = strength
-        drawn = self._size(u[0], s)
+        drawn = plain + s * (self._size(u[0], plain) - plain)
         stretch = (1 + s * self.aspect) ** (u[1] / 2)
         matrix = affine(
             (drawn * stretch, drawn / stretch),
@@ -106,10 +107,11 @@ class Augment:
             patch.astype(np.float32),
         )
 
-    def _size(self, u: float, strength: float) -> float:
-        """From the smallest to the largest size; PLAIN in the middle, for u = 0."""
+    def _size(self, u: float, plain: float) -> float:
+        """From the smallest to the largest size; the plain one, or the nearest to it, for u = 0."""
+        middle = min(max(plain, self.smallest), self.largest)
         end = self.largest if u > 0 else self.smallest
-        return PLAIN + strength * abs(u) * (end - PLAIN)
+        return middle + abs(u) * (end - middle)
 
 
 @dataclass(frozen=True)

@@ -173,8 +173,11 @@ def score_names(
     numbers = questions.numbers(style)
     places = rank(images @ texts.T, np.array(numbers))  # (N,)
     scores: list[EmojiScore] = []
+    named = has_name(texts)
     for split in SPLITS:
-        of_split = [i for i, n in enumerate(numbers) if questions.things[n].split == split]
+        of_split = [
+            i for i, n in enumerate(numbers) if named[n] and questions.things[n].split == split
+        ]
         groups = {ALL: of_split}
         if style == UNSEEN and split == "train" and prompts == "name":
             for i in of_split:
@@ -182,7 +185,7 @@ def score_names(
         for group, places_of in groups.items():
             scores += [
                 EmojiScore(
-                    "name", style, language, split, group, k, len(texts),
+                    "name", style, language, split, group, k, int(named.sum()),
                     int((places[places_of] <= k).sum()), len(places_of), prompts,
                 )
                 for k in AMONG
@@ -196,7 +199,10 @@ def score_pictures(
 ) -> list[EmojiScore]:
     """Which of the style's pictures of trained things fits the name of one?"""
     numbers = questions.numbers(style)
-    trained = [i for i, n in enumerate(numbers) if questions.things[n].split == "train"]
+    named = has_name(texts)
+    trained = [
+        i for i, n in enumerate(numbers) if named[n] and questions.things[n].split == "train"
+    ]
     if not trained:
         return []
     cosine = texts[[numbers[i] for i in trained]] @ images[trained].T  # (K, K)
@@ -240,7 +246,9 @@ def score_held_out(
 def score_examples(
     questions: EmojiQuestions, images: dict[str, Array], texts: Array, seed: int = 0
 ) -> list[EmojiScore]:
-    """The unseen style's pictures by the nearest mean of k pictures in other styles, several draws.
+    """The unseen style's pictures by the nearest mean of k pictures in other styles.
+
+    Which ones they are matters, so that a score is the mean of several draws.
 
     Only things that have enough pictures are asked about, the same for every k, and by zero-shot
     among the same names.
@@ -258,9 +266,8 @@ def score_examples(
     truth = np.arange(len(asked))
 
     def score(question: str, ranks: Array) -> EmojiScore:
-        return EmojiScore(
-            question, UNSEEN, "en", "train", ALL, 1, len(asked), int((ranks <= 1).sum()), len(ranks)
-        )
+        right = round(float((ranks <= 1).mean()) * len(asked))  # of several draws, the mean
+        return EmojiScore(question, UNSEEN, "en", "train", ALL, 1, len(asked), right, len(asked))
 
     scores = [score("0 examples", rank(queries @ texts[asked].T, truth))]
     rng = np.random.default_rng(seed)
@@ -269,7 +276,7 @@ def score_examples(
         for _ in range(DRAWS):
             means = [mean_of(images, pictures[n], k, rng) for n in asked]
             ranks.append(rank(queries @ np.stack(means).T, truth))
-        scores.append(score(f"{k} examples", np.concatenate(ranks)))
+        scores.append(score(f"{k} examples", np.stack(ranks)))
     return scores
 
 
@@ -280,6 +287,12 @@ def mean_of(
     some = [found[i] for i in rng.permutation(len(found))[:k]]
     mean: Array = l2_normalize(np.mean([images[s][i] for s, i in some], axis=0)[None])[0][0]
     return mean
+
+
+def has_name(texts: Array) -> Array:
+    """(N, E) -> (N,): which things have a name in the language of these embeddings."""
+    named: Array = np.logical_not(np.isnan(texts).any(axis=1))
+    return named
 
 
 def rank(cosine: Array, truth: Array) -> Array:

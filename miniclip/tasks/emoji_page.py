@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ import numpy as np
 from miniclip.files import as_path, write_bytes
 from miniclip.ops.array import Array
 from miniclip.pipeline import Pipeline
+from miniclip.tasks.emoji_evaluation import rank
 from miniclip.tasks.emoji_set import (
     UNSEEN,
     EmojiQuestions,
+    Thing,
     embed_names,
     embed_style,
     picture_of,
@@ -49,28 +52,33 @@ def write_page(
     if style not in questions.pictures:
         raise ValueError(f"style: got {style!r}, expected one of {', '.join(questions.pictures)}")
     images = embed_style(pipeline, questions, style)
-    names = questions.names(language)
-    logits = pipeline.scale(images @ embed_names(pipeline, names).T).probability  # (N, K)
-    page = page_of(questions, style, names, logits, pipeline.name)
+    names = [name or thing.names["en"] for name, thing in named(questions, language)]
+    cosine = images @ embed_names(pipeline, names).T  # (N, K)
+    page = page_of(questions, style, names, cosine, pipeline)
     path = as_path(file)
     write_bytes({path: page.encode()})
     return path
 
 
+def named(questions: EmojiQuestions, language: str) -> Iterator[tuple[str | None, Thing]]:
+    """Each thing with its name in a language."""
+    yield from zip(questions.names(language), questions.things, strict=True)
+
+
 def page_of(
-    questions: EmojiQuestions, style: str, names: list[str], probability: Array, model: str
+    questions: EmojiQuestions, style: str, names: list[str], cosine: Array, pipeline: Pipeline
 ) -> str:
-    """The HTML; probability: (N, K) of the style's pictures and all names."""
+    """The HTML; cosine: (N, K) of the style's pictures and all names."""
     numbers = questions.numbers(style)
+    ranks = rank(cosine, np.array(numbers))  # (N,)
+    probability = pipeline.scale(cosine).probability
     groups: dict[str, list[tuple[int, str]]] = {}
-    right = 0
     for i, n in enumerate(numbers):
-        order = np.argsort(-probability[i], kind="stable")
-        rank = int((probability[i] >= probability[i][n]).sum())
-        right += rank == 1
-        cell = cell_of(questions, style, n, names, probability[i], order[:SHOWN], rank)
-        groups.setdefault(questions.things[n].group, []).append((-rank, cell))
-    title = f"What {html.escape(model)} sees in {html.escape(style)}"
+        order = np.argsort(-cosine[i], kind="stable")
+        cell = cell_of(questions, style, n, names, probability[i], order[:SHOWN], int(ranks[i]))
+        groups.setdefault(questions.things[n].group, []).append((-int(ranks[i]), cell))
+    right = int((ranks == 1).sum())
+    title = f"What {html.escape(pipeline.name)} sees in {html.escape(style)}"
     share = percent(right / len(numbers))
     parts = [
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>',
@@ -91,7 +99,7 @@ def cell_of(
     names: list[str],
     probability: Array,
     best: Array,
-    rank: int,
+    place: int,
 ) -> str:
     """A picture with the names that fit it best."""
     buffer = io.BytesIO()
@@ -105,10 +113,10 @@ def cell_of(
             f"{html.escape(names[k])}</div>"
         )
     held = ' <span class="held">held out</span>' if questions.things[n].split != "train" else ""
-    place = f'<div class="rank">its own name comes as number {rank:,}</div>' if rank > 1 else ""
-    wrong = " wrong" if rank > 1 else ""
+    own = f'<div class="rank">its own name comes as number {place:,}</div>' if place > 1 else ""
+    wrong = " wrong" if place > 1 else ""
     return (
         f'<div class="one{wrong}"><img width="64" height="64" alt="" '
         f'src="data:image/png;base64,{data}"><div class="name">{html.escape(names[n])}{held}</div>'
-        f"{answers}{place}</div>"
+        f"{answers}{own}</div>"
     )

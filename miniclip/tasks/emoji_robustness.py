@@ -1,8 +1,8 @@
 """What changes of the picture, and other styles of drawing, do to naming emoji.
 
-Every row asks the same question, which of all names fits, about the same things: those trained on
-that all styles of the row have in common with the unseen one. A change is made on the finished
-picture, in a style that was trained on and in the one that never was.
+Every row asks the same question: which of all names fits a picture of a thing that was trained on?
+A change is made on the finished picture, in a style that was trained on and in the one that never
+was, both of which have all things. Other styles have fewer: their rows are about those they have.
 
 Source: as tasks/robustness.py; the changes in growing strengths as in Hendrycks and Dietterich 2019
 (ImageNet-C, arXiv 1903.12261).

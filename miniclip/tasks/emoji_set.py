@@ -8,6 +8,7 @@ out, its longer side 60 of 64 pixels, on white; the names are Unicode's, alone o
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ from PIL import Image
 
 from miniclip.files import as_path
 from miniclip.inputs.augment import PLAIN
-from miniclip.inputs.bpe import clean_text, split_words
 from miniclip.inputs.opening import open_picture, pillow_errors
 from miniclip.inputs.pictures import Picture
 from miniclip.inputs.square import on_ground, visible_square
@@ -60,15 +60,16 @@ class EmojiQuestions:
 
     @property
     def languages(self) -> list[str]:
-        return list(self.things[0].names)
+        return list(dict.fromkeys(lang for thing in self.things for lang in thing.names))
 
     def numbers(self, style: str, split: str | None = None) -> list[int]:
         """The things that a style has a picture of."""
         wanted = self.pictures[style]
         return [n for n in wanted if split is None or self.things[n].split == split]
 
-    def names(self, language: str) -> list[str]:
-        return [thing.names[language] for thing in self.things]
+    def names(self, language: str) -> list[str | None]:
+        """What the things are called; None where a language has no name for one."""
+        return [thing.names.get(language) for thing in self.things]
 
 
 def read_questions(folder: str | Path) -> EmojiQuestions:
@@ -104,18 +105,20 @@ def is_emoji_set(data: str | Path) -> bool:
     file = as_path(data) / TABLE
     if not file.is_file():
         return False
-    with open(file, encoding="utf-8") as lines:
+    with open(file, "rb") as lines:
         first = lines.readline()
-    return '"code_point"' in first and '"style"' in first
+    return b'"code_point"' in first and b'"style"' in first
 
 
 def read_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with open(file, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield number, json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{file}: line {number}: not JSON ({error})") from error
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{file}: line {number}: not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{file}: line {number}: got {type(row).__name__}, expected an object")
+        yield number, row
 
 
 # ------------------------------------------------------------------------ embeddings
@@ -149,14 +152,19 @@ def embed_style(pipeline: Pipeline, questions: EmojiQuestions, style: str) -> Ar
 
 
 def embed_names(
-    pipeline: Pipeline, names: Sequence[str], templates: Sequence[str] = ("{}",)
+    pipeline: Pipeline, names: Sequence[str | None], templates: Sequence[str] = ("{}",)
 ) -> Array:
-    """Unit embeddings (N, E) of names; of several templates the mean of the unit vectors."""
-    texts = [template.replace("{}", name) for template in templates for name in names]
+    """Unit embeddings (N, E) of names; of several templates the mean of the unit vectors.
+
+    NaN where there is no name: nothing is nearer to a picture than such a row is.
+    """
+    given = [name for name in names if name is not None]
+    texts = [template.replace("{}", name) for template in templates for name in given]
     features = pipeline.encode_text(texts, normalize=True, truncate=True, progress=False)
     check_finite("names", features)
-    mean = features.reshape(len(templates), len(names), -1).mean(axis=0)
-    unit: Array = l2_normalize(mean)[0]
+    mean = features.reshape(len(templates), len(given), -1).mean(axis=0)
+    unit = np.full((len(names), features.shape[1]), np.nan, features.dtype)
+    unit[[name is not None for name in names]] = l2_normalize(mean)[0]
     return unit
 
 
@@ -166,15 +174,15 @@ def embed_names(
 def words_heard(questions: EmojiQuestions, language: str = "en") -> set[str]:
     """The words of the names that training has read."""
     trained = [thing for thing in questions.things if thing.split == "train"]
-    return {word for thing in trained for word in words_in(thing.names[language])}
+    return {word for thing in trained for word in words_in(thing.names.get(language, ""))}
 
 
 def words_in(text: str) -> list[str]:
-    """A name's words, without punctuation."""
-    return [word for word in split_words(clean_text(text)) if any(map(str.isalnum, word))]
+    """A name's words: runs of letters, in small ones. "money-mouth face" has three."""
+    return re.findall(r"[^\W\d_]+", text.lower())
 
 
 def is_composed(thing: Thing, heard: set[str], language: str = "en") -> bool:
     """Whether a name has two words or more and all of them were read in other names."""
-    words = words_in(thing.names[language])
+    words = words_in(thing.names.get(language, ""))
     return len(words) >= 2 and set(words) <= heard

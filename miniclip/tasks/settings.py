@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from miniclip.files import as_path
 from miniclip.inputs.augment import Augment
 from miniclip.inputs.preprocess import Transform
 from miniclip.models import CLIPConfig, TextConfig, VisionConfig
 from miniclip.training.augmented import Ramp
+from miniclip.training.held_out import check_share
 from miniclip.training.listing import Only
 from miniclip.training.recipe import Recipe
 from miniclip.training.wording import Wording
 
+Made = TypeVar("Made")
 TEXT = {"context_length": 32, "width": 128, "heads": 4, "layers": 2}
 MINI_VIT = {
     "image_resolution": 64,
@@ -99,18 +101,31 @@ class DataSettings:
 
     only: rows of the table that are used: column -> values. held_out: share of the pictures that
     is kept for an evaluation, where the command does not say it; None: its default. about: goes on
-    from "this model knows". side: pixels of the decoded squares that augmentation reads. augment:
-    how far changes go; None: none. ramp: how strong they are on the way. captions: how names and
-    keywords become captions.
+    from "this model knows". side: pixels of the decoded squares that augmentation reads; None: a
+    quarter more than the network takes. augment: how far changes go; None: none. ramp: how strong
+    they are on the way. captions: how names and keywords become captions.
+    Raises ValueError naming the field.
     """
 
     only: Only = field(default_factory=dict)
     held_out: float | None = None
     about: str | None = None
-    side: int = 80
+    side: int | None = None
     augment: Augment | None = None
     ramp: Ramp = field(default_factory=Ramp)
     captions: Wording = field(default_factory=Wording)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.only, Mapping) or not all(map(is_choice, self.only.values())):
+            raise ValueError(f"only: got {self.only!r}, expected lists of values, one a column")
+        lower = {column.strip().lower(): list(values) for column, values in self.only.items()}
+        object.__setattr__(self, "only", lower)  # as tables' columns are read
+        if self.held_out is not None:
+            check_share(self.held_out)
+        if self.about is not None and not isinstance(self.about, str):
+            raise ValueError(f"about: got {self.about!r}, expected a text")
+        if self.side is not None and (type(self.side) is not int or self.side < 1):
+            raise ValueError(f"side: got {self.side!r}, expected a whole number from 1 on")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DataSettings:
@@ -121,7 +136,14 @@ class DataSettings:
             if name in given:
                 content = check_fields(f"data.{name}", given[name], kind)
                 given[name] = named_errors(f"data.{name}", kind, content)
-        return cls(**given)
+        return named_errors("data", cls, given)
+
+
+def is_choice(values: Any) -> bool:
+    """Whether this is a list of texts or numbers; a single text would be taken letter by letter."""
+    return isinstance(values, list | tuple) and all(
+        isinstance(v, str | int | float) for v in values
+    )
 
 
 def check_fields(section: str, values: Any, kind: Any) -> dict[str, Any]:
@@ -134,7 +156,7 @@ def check_fields(section: str, values: Any, kind: Any) -> dict[str, Any]:
     return dict(values)
 
 
-def named_errors(section: str, make: Any, given: dict[str, Any]) -> Any:
+def named_errors(section: str, make: Callable[..., Made], given: dict[str, Any]) -> Made:
     """What a constructor makes, the section named in front of what it finds wrong."""
     try:
         return make(**given)
@@ -221,6 +243,8 @@ def make_settings(name: str, content: dict[str, Any], changes: dict[str, Any]) -
         raise ValueError(f"model.{absent[0]}: missing")
     recipe = Recipe.from_dict({**content["recipe"], **changes})
     transform = check_fields("transform", content.get("transform", {}), Transform)
+    if "size" in transform:
+        raise ValueError("transform.size: expected none, model.vision.image_resolution decides it")
     data = DataSettings.from_dict(content["data"]) if "data" in content else None
     settings = Settings(name, model, content["vocabulary"], recipe, scenes, transform, data)
     _ = settings.config, settings.new_transform()  # impossible sizes are refused now

@@ -6,6 +6,8 @@ words, which pictures, and where the result goes.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -35,13 +37,13 @@ from miniclip.training.pictures import PictureData, read_pictures
 from miniclip.training.state import StateError
 from miniclip.training.store import stored
 from miniclip.training.table_rows import Row
-from miniclip.training.wording import Wording
 from miniclip.world.scenes import TRAINING_WORLD, World
 
 MODEL = "model.safetensors"
 SNAPSHOTS = "snapshots"
 SCENES_IN_WORDS = "drawings of coloured shapes, named in English and Chinese"
 VOCABULARY_SCENES = 12_000  # whose captions the vocabulary of scenes is learned from
+SIDE = 1.25  # of decoded squares, in sides of what the network takes
 WORDINGS = 5  # captions of each named picture that a vocabulary is learned from
 Report = Callable[[str], None]
 
@@ -106,8 +108,9 @@ def train(
 ) -> Pipeline:
     """Train a CLIP and write it to a folder; a folder that holds its checkpoint is gone on with.
 
-    what: a preset ("nano", "mini-vit", "mini-rn") or a .toml file. data: the user's own pictures (a
-    .csv or .jsonl file, or a folder of class folders, named by `template`); None: drawn scenes.
+    what: a preset ("nano", "mini-vit", "mini-rn", "mini-emoji") or a .toml file. data: the user's
+    own pictures (whatever `read_pictures` takes; class folders are named by `template`); None:
+    drawn scenes.
     init: a checkpoint to start from, whose sizes and words then hold. changes: fields of the
     recipe, such as steps or frozen. workers: threads that decode pictures. held_out: share of the
     user's pictures that is not trained on, but kept for `evaluate_pictures` and listed in
@@ -134,6 +137,7 @@ def train(
     }
     if data is not None and held_out:  # older runs held out none, and say nothing of it
         about["held_out"] = held_out
+    about |= fingerprints(pipeline, pictures)
     if settings.data is not None:
         about["settings"] = asdict(settings.data)
     trainer = Trainer(
@@ -148,13 +152,39 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
         pictures.held_out.write(folder)
     for step in points:
-        if step > trainer.step:
+        kept = folder / SNAPSHOTS / f"step-{step}"
+        if step > trainer.step or (step == trainer.step and not (kept / MODEL).exists()):
             trainer.run(until=step)
-            save_model(pipeline, folder / SNAPSHOTS / f"step-{step}")
+            save_model(pipeline, kept)
     trainer.run()
     save_model(pipeline, folder)
     report(f"wrote {folder / MODEL}")
     return pipeline
+
+
+def fingerprints(pipeline: Pipeline, pictures: PictureData | None) -> dict[str, Any]:
+    """Words, preprocessing and rows: what a resumed run must find as it was."""
+    found: dict[str, Any] = {
+        "vocabulary": digest(pipeline.tokenizer.merges),
+        "transform": asdict(pipeline.transform),
+    }
+    if pictures is not None:
+        rows = [
+            (
+                str(row.path.absolute()),
+                row.captions,
+                row.label,
+                row.named and list(row.named.texts()),
+            )
+            for row in pictures.rows
+        ]
+        found["rows"] = digest(rows)
+    return found
+
+
+def digest(content: Any) -> str:
+    text = json.dumps(content, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def points_of(steps: int, snapshots: int) -> list[int]:
@@ -223,6 +253,7 @@ def assemble(
     captions = captions_of(pictures.rows, settings.data)
     if pipeline is None:
         pipeline = new_pipeline(settings, learn_words(captions, settings), seed)
+    captions += texts_of(pictures.rows, settings.data)
     about = f"{len(pictures.rows):,} pictures of {Path(data).name}"
     if settings.data is not None and settings.data.about is not None:
         about = settings.data.about
@@ -235,13 +266,22 @@ def assemble(
 
 def captions_of(rows: Sequence[Row], data: DataSettings | None) -> list[str]:
     """The captions of training, as often as they are said; of names and keywords some of many."""
-    captions = [caption for row in rows if row.named is None for caption in row.captions]
-    wording = Wording() if data is None else data.captions
+    captions: list[str] = []
     rng = np.random.default_rng(0)
     for row in rows:
-        if row.named is not None:
-            captions += [wording.caption(row.named, rng) for _ in range(WORDINGS)]
+        if data is None or row.named is None:
+            captions += row.captions
+        else:
+            captions += [data.captions.caption(row.named, rng) for _ in range(WORDINGS)]
     return captions
+
+
+def texts_of(rows: Sequence[Row], data: DataSettings | None) -> list[str]:
+    """Every text that captions are made of, so that no word is said never to have been seen."""
+    if data is None:
+        return []
+    named = [row.named for row in rows if row.named is not None]
+    return [text for one in named for text in data.captions.texts(one)]
 
 
 def augmented(
@@ -255,7 +295,9 @@ def augmented(
 ) -> AugmentedData:
     """The pictures, decoded once, as a dataset that changes them in every step."""
     paths = [row.path for row in pictures.rows]
-    store = stored(paths, data.side, workers, partial(tqdm_pictures, len(set(paths))))
+    side = data.side or round(SIDE * pipeline.transform.size)
+    bar = partial(tqdm_pictures, len(set(paths)))
+    store = stored(paths, side, pipeline.transform, workers, bar, report)
     for path, reason in store.broken.items():
         report(f"{str(path)!r} is left out: {reason}")
     rows = [row for row in pictures.rows if row.path not in store.broken]

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from miniclip.inputs.augment import Augment, Change, apply
+from miniclip.inputs.augment import PLAIN, Augment, Change, apply
 from miniclip.inputs.preprocess import Transform
 from miniclip.ops.array import Array
 from miniclip.training.store import Store
@@ -77,6 +78,10 @@ class AugmentedData:
         ramp: Ramp | None = None,
         make: Apply | None = None,
     ) -> None:
+        if transform.resize_to is not None:
+            raise ValueError(
+                f"resize_to: got {transform.resize_to}, expected None for augmentation"
+            )
         self.rows, self.store, self.transform = list(rows), store, transform
         self.augment, self.wording, self.steps, self.seed = augment, wording, steps, seed
         self.ramp, self.make = ramp or Ramp(), make or apply_all
@@ -89,15 +94,21 @@ class AugmentedData:
     def load(self, indices: Sequence[int], epoch: int, step: int = 0) -> tuple[Array, list[str]]:
         """Pixels (N, 3, R, R), normalised, and N captions, for a step."""
         squares = [self.store[self.rows[i].path] for i in indices]
-        changes = [self.change(step, place) for place in range(len(indices))]
+        paths = [self.rows[i].path for i in indices]
+        changes = [self.change(step, place, path) for place, path in enumerate(paths)]
         pixels = self.make(squares, changes, self.transform.size)
         captions = [self.caption(i, step, place) for place, i in enumerate(indices)]
         return (pixels - self._mean) / self._std, captions
 
-    def change(self, step: int, place: int) -> Change:
-        """What happens to the picture at a place in the batch of a step."""
+    def change(self, step: int, place: int, path: Path) -> Change:
+        """What happens to the picture at a place in the batch of a step.
+
+        Where nothing changes, a picture without transparency fills its page, as `Transform` makes
+        it; what was cut out of a transparent one has a margin, as questions show it.
+        """
         strength = self.ramp.strength(step, self.steps) if self.augment else 0.0
-        return (self.augment or Augment()).draw(strength, [self.seed, step, place])
+        plain = 1.0 if path in self.store.opaque else PLAIN
+        return (self.augment or Augment()).draw(strength, [self.seed, step, place], plain)
 
     def caption(self, index: int, step: int, place: int) -> str:
         row = self.rows[index]
@@ -133,9 +144,7 @@ class OneOfEachLabel:
     def __init__(self, data: Labelled, seed: int = 0) -> None:
         labels = labels_of(data.rows)
         if labels is None:
-            raise ValueError(
-                "data: some rows have a label and some have none, expected all or none"
-            )
+            raise ValueError("data: got rows without labels, expected some")
         groups: dict[str, list[int]] = {}
         for i, label in enumerate(labels):
             groups.setdefault(label, []).append(i)
@@ -159,8 +168,12 @@ def by_label(data: Any, batch: int, seed: int) -> Any:
 
     With fewer, rows stay as they are, and equal labels count as positives (`Dataset.labels`).
     """
-    some = any(row.label is not None for row in data.rows)
-    if not some:
+    if labels_of(data.rows) is None:
         return data
     one_of_each = OneOfEachLabel(data, seed)
+    if len(one_of_each) < 2:
+        raise ValueError(
+            f"label: all {len(data.rows)} rows have {data.rows[0].label!r}, expected two at least: "
+            "of one thing nothing can be told apart"
+        )
     return one_of_each if len(one_of_each) >= batch else data

@@ -111,8 +111,10 @@ def label_of(name: str) -> str:
 def shards_in(path: Path) -> list[Path]:
     """The tar files that a path names: itself, or those in a folder."""
     if path.is_dir():
-        files = sorted(path.iterdir())
-        return [f for f in files if f.suffix.lower() == ENDING and f.is_file() and not is_hidden(f)]
+        files = [file for file in sorted(path.iterdir()) if not is_hidden(file)]
+        if any(file.is_dir() for file in files):  # class folders, whatever lies beside them
+            return []
+        return [file for file in files if file.suffix.lower() == ENDING and file.is_file()]
     return [path] if path.suffix.lower() == ENDING and path.is_file() else []
 
 
@@ -128,7 +130,7 @@ def read_shards(files: Sequence[Path], only: Only) -> Listing:
                 listing.skips.append(Skip(0, sample.wrong or "no picture", sample=where))
             else:
                 values = {**sample.values, PATH_NAMES[0]: sample.picture}
-                add_row(listing, values, 0, file / "samples", only, where)
+                add_row(listing, values, 0, file, only, where)
         if shard.broken:
             listing.skips.append(Skip(0, shard.broken, sample=file.name))
     return listing
@@ -160,24 +162,24 @@ def add_row(
     listing: Listing, values: Values, line: int, file: Path, only: Only, sample: str = ""
 ) -> None:
     """A row of a table, or a sample of a tar file, to where it belongs."""
-    if not is_wanted(values, only, file):
+    missing = next((column for column in only if column not in values), None)
+    if missing is not None:
+        row: Row | Skip = Skip(line, f"no column {missing!r}, which is asked for")
+    elif not is_wanted(values, only):
         listing.unwanted += 1
         return
-    row = row_of(values, line, file)
+    else:
+        row = row_of(values, line, file)
     if isinstance(row, Skip):
         listing.skips.append(replace(row, sample=sample))
-    else:
-        listing.rows.append(row)
+    else:  # a sample's picture is in the tar file, under the name that it has there
+        at = file / values[PATH_NAMES[0]] if sample else row.path
+        listing.rows.append(replace(row, path=at))
 
 
-def is_wanted(values: Mapping[str, Any], only: Only, file: Path) -> bool:
-    """Whether a row has the values asked for. ValueError for a column that it does not have."""
-    for column, wanted in only.items():
-        if column not in values:
-            raise ValueError(f"{file}: a row without the column {column!r}, which is asked for")
-        if values[column] not in wanted:
-            return False
-    return True
+def is_wanted(values: Mapping[str, Any], only: Only) -> bool:
+    """Whether a row has the values asked for; numbers as they are written."""
+    return all(str(values[c]) in [str(one) for one in wanted] for c, wanted in only.items())
 
 
 # Checks ------------------------------------------------------------------------------------------

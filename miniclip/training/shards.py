@@ -17,7 +17,6 @@ import json
 import os
 import tarfile
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -39,7 +38,8 @@ class Sample:
 @dataclass
 class Shard:
     """members: name of a picture -> where its bytes begin, and how many there are. samples: by
-    name. ignored: members that are neither pictures nor texts. broken: why the file ends early."""
+    name. ignored: members that are neither pictures nor texts, and those whose names lead out of
+    the file. broken: why the file ends early."""
 
     members: dict[str, tuple[int, int]] = field(default_factory=dict)
     samples: dict[str, Sample] = field(default_factory=dict)
@@ -49,13 +49,7 @@ class Shard:
 
 def read_shard(file: Path) -> Shard:
     """What is in a tar file. ValueError naming one that is none, or is compressed."""
-    status = os.stat(file)
-    return _read_shard(file, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(4096)
-def _read_shard(file: Path, size: int, changed: int) -> Shard:
-    shard = Shard()
+    shard, size = Shard(), os.stat(file).st_size
     try:
         with tarfile.open(file, "r:") as tar:  # no compression: members are read where they lie
             for member in members_of(tar, shard):
@@ -64,7 +58,25 @@ def _read_shard(file: Path, size: int, changed: int) -> Shard:
                 shard.broken = "the file ends early, or is damaged from here on"
     except tarfile.ReadError as error:
         raise ValueError(f"{file}: no tar file, or a compressed one: expected plain tar") from error
+    _places[file] = (state_of(file), shard.members)
     return shard
+
+
+# Of every shard that was read, where its pictures are; captions are not kept here.
+_places: dict[Path, tuple[tuple[int, int], dict[str, tuple[int, int]]]] = {}
+
+
+def state_of(file: Path) -> tuple[int, int]:
+    """Another one as soon as the file is written anew."""
+    status = os.stat(file)
+    return status.st_size, status.st_mtime_ns
+
+
+def members_in(file: Path) -> dict[str, tuple[int, int]]:
+    """Where the pictures of a shard are; it is read again where it has changed."""
+    if file not in _places or _places[file][0] != state_of(file):
+        read_shard(file)
+    return _places[file][1]
 
 
 def members_of(tar: tarfile.TarFile, shard: Shard) -> Any:
@@ -94,14 +106,14 @@ def take(member: tarfile.TarInfo, tar: tarfile.TarFile, size: int, shard: Shard)
     name = PurePosixPath(member.name)
     kind = name.suffix.lower()
     picture = kind in ENDINGS and not is_hidden(Path(name))
-    if not member.isreg() or not (picture or kind in (".txt", ".json")):
+    if not member.isreg() or leads_out(member.name) or not (picture or kind in (".txt", ".json")):
         shard.ignored += not member.isdir()
         return
     sample = shard.samples.setdefault(str(name.with_suffix("")), Sample())
     if member.offset_data + member.size > size:
         sample.wrong = "cut off: the file ends before it"
     elif picture:
-        sample.picture = sample.picture or str(name)
+        sample.picture = sample.picture or str(name)  # of several, the first
         shard.members.setdefault(str(name), (member.offset_data, member.size))
     elif member.size > LONGEST_TEXT:
         sample.wrong = f"a text of {member.size:,} bytes, more than {LONGEST_TEXT:,}"
@@ -109,6 +121,12 @@ def take(member: tarfile.TarInfo, tar: tarfile.TarFile, size: int, shard: Shard)
         content = tar.extractfile(member)
         assert content is not None
         read_text(content.read(), kind, sample)
+
+
+def leads_out(name: str) -> bool:
+    """Whether a member's name, as a path beside the shard, could mean a file outside of it."""
+    parts = name.replace("\\", "/").split("/")
+    return name.startswith(("/", "\\")) or ".." in parts or ":" in name
 
 
 def read_text(data: bytes, kind: str, sample: Sample) -> None:
@@ -148,7 +166,7 @@ def source_of(path: Path) -> Path | io.BytesIO:
     shard = shard_of(path)
     if shard is None:
         return path
-    place = read_shard(shard).members.get(path.relative_to(shard).as_posix())
+    place = members_in(shard).get(path.relative_to(shard).as_posix())
     if place is None:
         raise FileNotFoundError(2, "No such file in the tar", str(path))
     start, length = place

@@ -143,22 +143,31 @@ def values_of_json(entry: str, line: int) -> Values | Skip:
 def row_of(values: Values, line: int, file: Path) -> Row | Skip:
     """A sample, or why there is none; its path is relative to the file's folder."""
     path, caption = first_of(PATH_NAMES, values), first_of(CAPTION_NAMES, values)
+    named = named_of(values)
     if path is None:
         return Skip(line, f"no path, expected a key {in_words(PATH_NAMES)}")
-    if caption is None:
+    if caption is None and named is None:
         return Skip(line, f"no caption, expected a key {in_words(CAPTION_NAMES)}")
-    several = values[caption]
+    several = values[caption] if caption else list(named.names.values() if named else ())
     row = make_row(line, file, values[path], several if isinstance(several, list) else [several])
     if isinstance(row, Skip):
         return row
+    return replace(row, label=label_in(values), named=named)
+
+
+def label_in(values: Values) -> str | None:
+    """What the row's label says; None for a blank one, and for what is neither text nor number."""
     label = values.get(LABEL_NAME)
-    if label is not None and not (isinstance(label, str | int) and str(label).strip()):
-        return Skip(line, f"the label is {label!r}, expected a text or a number")
+    usable = isinstance(label, str | int | float) and not isinstance(label, bool)
+    return (str(label).strip() or None) if usable else None
+
+
+def named_of(values: Values) -> Named | None:
+    """The row's names and keywords; None where columns of these names hold something else."""
     try:
-        named = Named.of(values["names"], values.get("keywords")) if "names" in values else None
-    except ValueError as error:
-        return Skip(line, str(error))
-    return replace(row, label=None if label is None else str(label), named=named)
+        return Named.of(values["names"], values.get("keywords"))
+    except (KeyError, ValueError):
+        return None
 
 
 def make_row(line: int, file: Path, path: Any, captions: list[Any]) -> Row | Skip:
@@ -181,9 +190,10 @@ READERS: dict[str, Reader] = {".csv": rows_of_csv, ".jsonl": rows_of_jsonl}
 
 
 def labels_of(rows: Sequence[Row]) -> tuple[str, ...] | None:
-    """The labels of some rows; None where one of them has none."""
-    labels = tuple(row.label for row in rows if row.label is not None)
-    return labels if len(labels) == len(rows) else None
+    """The labels of some rows; a row without one is a thing of its own. None where none has one."""
+    if all(row.label is None for row in rows):
+        return None
+    return tuple(row.label or f"the picture {row.path}" for row in rows)
 
 
 # Words -------------------------------------------------------------------------------------------

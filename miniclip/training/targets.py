@@ -13,10 +13,11 @@ def positives(captions: Sequence[str], labels: Sequence[str] | None = None) -> A
     """(N, N): 1 where the text of column j fits the image of row i; None if only its own fits each.
 
     A caption that occurs twice in a batch fits both images. The sigmoid loss would otherwise call
-    right pairs wrong. The contrastive loss is the same number with and without: equal texts have
-    equal embeddings, so their logits are equal and so is their mean. But it cannot reach zero, and
-    these targets say how low it can get. labels: N names of what is shown; the caption of another
-    picture with the same label fits as well, in whatever words.
+    right pairs wrong. For equal captions the contrastive loss is the same number with and without:
+    equal texts have equal embeddings, so their logits are equal and so is their mean. But it cannot
+    reach zero, and these targets say how low it can get. labels: N names of what is shown; the
+    caption of another picture with the same label fits as well, in whatever words, and there the
+    targets change both losses.
     """
     same = equal(captions) if labels is None else equal(captions) | equal(labels)
     return None if same.sum() == len(captions) else same.astype(np.float64)

@@ -30,19 +30,24 @@ class Named:
     @classmethod
     def of(cls, names: Any, keywords: Any) -> Named:
         """From a table's values. ValueError saying what is wrong with them."""
+        names, keywords = without_empty(names), without_empty({} if keywords is None else keywords)
         if not is_texts(names) or not names:
             raise ValueError('the names are no object such as {"en": "dog"}')
-        given = {} if keywords is None else keywords
-        if not isinstance(given, dict) or not all(is_list(words) for words in given.values()):
+        if not isinstance(keywords, dict) or not all(is_list(words) for words in keywords.values()):
             raise ValueError('the keywords are no object such as {"en": ["pet", "animal"]}')
-        several = {language: tuple(words) for language, words in given.items()}
-        return cls(dict(names), several)
+        several = {language: tuple(words) for language, words in keywords.items()}
+        return cls(names, several)
 
     def texts(self) -> Iterator[str]:
-        """Every name and keyword: what a vocabulary is learned from."""
+        """Every name and keyword."""
         yield from self.names.values()
         for words in self.keywords.values():
             yield from words
+
+
+def without_empty(value: Any) -> Any:
+    """An object without the languages that have nothing, as some programs write them."""
+    return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
 def is_texts(value: Any) -> bool:
@@ -74,19 +79,31 @@ class Wording:
     def __post_init__(self) -> None:
         for form in FORMS:
             check_weight(form, getattr(self, form))
+        for name in ("languages", "templates"):
+            if not isinstance(getattr(self, name), Mapping):
+                got = getattr(self, name)
+                raise ValueError(f"{name}: got {got!r}, expected one entry a language")
         for language, weight in self.languages.items():
             check_weight(f"languages.{language}", weight)
         if not sum(self.languages.values()) > 0:
             raise ValueError("languages: got no weight above 0, expected one at least")
         if not self.name + self.both + self.keywords > 0:
             raise ValueError("name: got no weight above 0 for name, both and keywords")
-        object.__setattr__(self, "templates", {k: tuple(v) for k, v in self.templates.items()})
         for language, sentences in self.templates.items():
-            for sentence in sentences:
-                if not isinstance(sentence, str) or "{}" not in sentence:
-                    raise ValueError(
-                        f"templates.{language}: got {sentence!r}, expected sentences with {{}}"
-                    )
+            several = isinstance(sentences, list | tuple)
+            if not several or not all(isinstance(s, str) and "{}" in s for s in sentences):
+                raise ValueError(
+                    f"templates.{language}: got {sentences!r}, expected a list, each with {{}}"
+                )
+        object.__setattr__(self, "templates", {k: tuple(v) for k, v in self.templates.items()})
+
+    def texts(self, named: Named) -> Iterator[str]:
+        """Every text that captions of a picture may be made of."""
+        for language, name in named.names.items():
+            if self.languages.get(language, 0) > 0 or len(named.names) == 1:
+                sentences = self.templates.get(language) or ("{}",)
+                yield from (sentence.replace("{}", name) for sentence in sentences)
+                yield from named.keywords.get(language, ())
 
     def caption(self, named: Named, rng: np.random.Generator) -> str:
         """One caption. A language that this picture has no name in is never chosen."""

@@ -9,7 +9,7 @@ from model_checks import inputs_for
 from original import living_state
 
 from miniclip import check, nn
-from miniclip.check.diagnosis import factor_words
+from miniclip.check.diagnosis import factor_words, offset_words
 from miniclip.check.slopes import Point
 from miniclip.models import CLIP, CLIPConfig, TextConfig, VisionConfig
 
@@ -273,3 +273,10 @@ def test_what_a_caller_does_wrong():
 def test_a_factor_is_told_with_the_sizes_that_it_may_come_from(ratio, words):
     point = Point({"x": np.zeros((3, 7))}, lambda values: 0.0, 1.0)
     assert factor_words(ratio, point) == [words]
+
+
+def test_an_offset_of_few_entries():
+    """Of two numbers every difference could be one."""
+    right = np.array([1.0, 2.0, 4.0])
+    assert offset_words(right + 0.5, right) == "is off by the constant 0.5"
+    assert offset_words(right[:2] + 0.5, right[:2]) == ""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from emoji_packages import CAT, DOG, HEART, LION, characters, write_packages
 
+from miniclip.emoji import concepts as module
 from miniclip.emoji.concepts import (
     Concept,
     character_of,
@@ -15,6 +16,7 @@ from miniclip.emoji.concepts import (
     read_concepts,
 )
 from miniclip.emoji.packages import PackageError, Packages, unpacked_packages
+from miniclip.emoji.sources import NAMES
 
 REAL = os.environ.get("MINICLIP_EMOJI_PACKAGES")  # a folder with the packages of npm, unpacked
 
@@ -55,7 +57,7 @@ def test_a_thing_without_an_english_name_is_none(tmp_path):
     assert len(concepts) == 3
 
 
-def test_a_language_that_does_not_name_all_is_refused(tmp_path):
+def test_a_language_may_lack_a_few_names_and_not_more(tmp_path, monkeypatch):
     def change(package, files):
         for name in files:
             if name.endswith("zh/annotations.json"):
@@ -64,8 +66,35 @@ def test_a_language_that_does_not_name_all_is_refused(tmp_path):
                 inner["annotations"].pop(characters(DOG), None)
                 files[name] = json.dumps(content).encode()
 
-    with pytest.raises(PackageError, match="languages: zh has no name for 'dog'"):
-        read_concepts(Packages(write_packages(tmp_path, change)), ["zh"])
+    packages = Packages(write_packages(tmp_path, change))
+    with pytest.raises(PackageError, match="languages: zh names 3 of 4 things, too few"):
+        read_concepts(packages, ["zh"])
+    monkeypatch.setattr(module, "NAMED", 0.75)
+    dog = read_concepts(packages, ["en", "zh"])[2]
+    assert (dog.names, list(dog.keywords)) == ({"en": "dog"}, ["en"])
+
+
+def test_a_regional_language_says_what_its_parent_does_not(tmp_path):
+    folder = write_packages(tmp_path)
+    for package in NAMES:
+        key = "annotationsDerived" if "derived" in package.name else "annotations"
+        path = folder / package.name / key / "zh-TW" / "annotations.json"
+        path.parent.mkdir()
+        own = (
+            {characters(CAT): {"tts": ["貓"], "default": ["寵物"]}} if key == "annotations" else {}
+        )
+        path.write_text(json.dumps({key: {"annotations": own}}))
+    concepts = read_concepts(Packages(folder), ["zh-TW"])
+    assert [c.names["zh-TW"] for c in concepts] == ["红心", "貓", "狗", "狮子"]
+    assert concepts[1].keywords["zh-TW"] == ("寵物",)
+
+
+def test_names_in_another_form_are_told(tmp_path):
+    folder = write_packages(tmp_path)
+    path = folder / NAMES[0].name / "annotations" / "zh" / "annotations.json"
+    path.write_text('{"annotations": {}}')
+    with pytest.raises(PackageError, match=r"zh/annotations\.json: has no object 'annotations'"):
+        read_concepts(Packages(folder), ["zh"])
 
 
 def test_an_unknown_language_is_refused(packages):

@@ -108,6 +108,40 @@ def test_pictures_of_other_versions_are_not_mixed(packages, tmp_path):
         make_emoji(out, packages)
 
 
+@pytest.mark.parametrize("name", ["metadata.jsonl", "licences.md", "unicode-licence.txt"])
+def test_a_persons_own_files_are_not_overwritten(packages, tmp_path, name):
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / name).write_text("mine")
+    with pytest.raises(
+        ValueError, match=rf"mine: holds {name} but no made\.json, expected a folder"
+    ):
+        make_emoji(out, packages)
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_text() == "mine"
+
+
+def test_with_a_missing_file_nothing_is_begun(packages, tmp_path):
+    (packages / "cldr-annotations-full" / "LICENSE").unlink()
+    with pytest.raises(PackageError, match="LICENSE: missing in cldr-annotations-full"):
+        make_emoji(tmp_path / "data", packages)
+    assert not (tmp_path / "data").exists()
+
+
+def test_while_pictures_are_missing_there_is_no_table(packages, tmp_path):
+    out = tmp_path / "data"
+    make_emoji(out, packages)
+    (out / "pictures/noto/2764.png").unlink()
+
+    def stop(icons):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_emoji(out, packages, bar=stop)
+    assert not (out / "metadata.jsonl").exists()
+    assert make_emoji(out, packages).drawn == 1
+
+
 def test_a_broken_svg_ends_it_with_one_error(tmp_path):
     def change(package, files):
         if package.name == "@iconify-json/twemoji":

@@ -6,6 +6,7 @@ import shutil
 import stat
 import sys
 import tarfile
+from dataclasses import replace
 
 import pytest
 from emoji_packages import archive, package_files, write_packages
@@ -65,14 +66,16 @@ def test_a_package_is_fetched_in_its_version(npm):
 def test_all_are_fetched_once(npm, tmp_path, monkeypatch):
     published = tuple(publish(npm, package, package_files(package)) for package in PACKAGES)
     monkeypatch.setattr(module, "PACKAGES", published)
-    monkeypatch.setattr(module, "NAMES", published[-2:])
+    styles = [replace(s, package=p) for s, p in zip(STYLES, published, strict=False)]
+    monkeypatch.setattr(module, "STYLES", styles)
     lines = []
     packages = fetched_packages(tmp_path / "out", ["en", "zh"], lines.append)
     assert len(lines) == len(PACKAGES)
-    assert lines[0] == f"fetching @iconify-json/noto {NOTO.version}"
+    assert lines[-1] == f"fetching @iconify-json/noto {NOTO.version}"
+    assert lines[0].startswith("fetching cldr-")  # a language may be unknown
     assert packages.json(published[0], "icons.json")["prefix"] == "noto"
     assert packages.json(published[-1], "annotationsDerived/zh/annotations.json")
-    assert packages.json(published[6], "chars.json", {}) == {}  # which not every set has
+    assert not packages.path(published[0], "info.json").exists()  # nobody reads it
     fetched_packages(tmp_path / "out", ["en", "zh"], lines.append)
     assert len(lines) == len(PACKAGES)  # nothing is missing
     (tmp_path / "out" / published[2].name / "icons.json").unlink()
@@ -118,10 +121,15 @@ def test_only_files_that_are_read_come_out_of_an_archive():
         outside = tarfile.TarInfo("../../info.json")
         outside.size = 2
         tar.addfile(outside, io.BytesIO(b"{}"))
-    wanted = ["package.json", "icons.json", "chars.json"]
+    wanted = ["package.json", "icons.json"]
     assert files_in(raw.getvalue(), NOTO, wanted) == {"package.json": b"{}", "icons.json": b"{}"}
-    with pytest.raises(PackageError, match=r"noto 1.2.9: has no info.json"):
+    with pytest.raises(PackageError, match=r"^info\.json: missing in @iconify-json/noto 1\.2\.9$"):
         files_in(raw.getvalue(), NOTO, [*wanted, "info.json"])
+    names = "annotations/xx/annotations.json"
+    with pytest.raises(
+        PackageError, match=r"^languages: got 'xx', which cldr-annotations-full has"
+    ):
+        files_in(raw.getvalue(), NAMES[0], [names])
 
 
 # ------------------------------------------------------------------------ unpacked by the user
@@ -156,7 +164,15 @@ def test_a_broken_file_is_named(tmp_path):
         packages.json(NOTO, "icons.json")
     with pytest.raises(PackageError, match=r"nothing.json: missing in @iconify-json/noto"):
         packages.json(NOTO, "nothing.json")
-    assert packages.json(NOTO, "nothing.json", {}) == {}
+    packages.path(NOTO, "chars.json").write_text("[]")
+    with pytest.raises(PackageError, match=r"chars\.json: got list, expected a JSON object"):
+        packages.json(NOTO, "chars.json")
+    packages.path(NOTO, "icons.json").write_text("{}")
+    packages.path(NOTO, "chars.json").unlink()
+    with pytest.raises(PackageError, match=r"chars\.json: missing in @iconify-json/noto 1\.2\.9"):
+        unpacked_packages(tmp_path)  # without it, other icons would be found by their names
+    with pytest.raises(PackageError, match=r"^languages: got 'xx', which cldr-"):
+        unpacked_packages(write_packages(tmp_path / "whole"), ["xx"])
 
 
 def test_every_source_has_its_licence_and_hash():

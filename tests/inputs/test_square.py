@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from miniclip.inputs.square import on_ground, visible_square
+from miniclip.inputs.square import is_opaque, on_ground, visible_square
 
 
 def rgba(height, width, box, colour=(255, 0, 0, 255)):
@@ -61,6 +61,18 @@ def test_pictures_without_transparency_are_cropped_in_the_middle(size, mode):
     picture.paste("white", (left, top, left + n, top + n))
     square = visible_square(picture.convert(mode), 20)
     assert (square == 255).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_the_other_ways_to_make_an_opaque_picture_square(mode):
+    """An alpha channel that says nothing makes no difference."""
+    picture = Image.new(mode, (40, 20), "white")
+    assert is_opaque(picture)
+    assert (visible_square(picture, 8, "shortest") == 255).all()
+    assert (visible_square(picture, 8, "squash") == 255).all()
+    longest = visible_square(picture, 8, "longest")[..., 3]
+    assert [bool(row.any()) for row in longest] == [False] * 2 + [True] * 4 + [False] * 2
+    assert not is_opaque(rgba(4, 4, (0, 0, 4, 3)))
 
 
 def test_a_palette_with_a_transparent_colour():

@@ -15,6 +15,7 @@ from trace_checks import (
 )
 
 from miniclip.inspect import trace
+from miniclip.inspect.compare import measure
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -115,3 +116,9 @@ def test_other_shapes_differ():
     result = t.compare({"visual.conv1": np.zeros((2, 2))})
     assert result.first.name == "visual.conv1"
     assert result.first.error == float("inf")
+
+
+def test_arrays_without_an_entry_do_not_differ():
+    empty = np.zeros((0, 3), np.float32)
+    found = measure("x", empty, empty, 1e-5, 0.0)
+    assert (found.error, found.got, found.expected) == (0.0, 0.0, 0.0)

@@ -97,8 +97,8 @@ def widened(source, start, end):
 
 
 def swap_arguments(node, source):
-    """f(x, y) -> f(y, x)"""
-    if isinstance(node, ast.Call):
+    """f(x, y) -> f(y, x), but for functions that mind no order"""
+    if isinstance(node, ast.Call) and name_of(node.func) not in ("min", "max"):
         for left, right in zip(node.args, node.args[1:], strict=False):
             if isinstance(left, ast.Starred) or isinstance(right, ast.Starred):
                 continue

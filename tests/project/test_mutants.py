@@ -17,6 +17,7 @@ SMALL = "import numpy as np\n\n\ndef f(x, y, eps=1e-5, *, axis=-1):\n    {}\n"
 SLIPS = [
     ("return g(x, eps=eps)", "option not handed on", {"return g(x)"}),
     ("return g(x, y)", "argument dropped", {"return g(x)"}),
+    ("return min(x, y)", "arguments swapped", set()),
     ("return g(x, (y), eps)", "arguments swapped", {"return g(x, (eps), y)", "return g(y, (x), eps)"}),
     ("return x", "option ignored", {"eps = 1e-5 return x", "axis = -1 return x"}),
     ("return x if y else eps", "condition forced", {"return x if True else eps", "return x if False else eps"}),

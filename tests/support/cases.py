@@ -244,7 +244,8 @@ def draw_attention(draw):
         mask[rng.random((queries, keys)) < 0.3] = -np.inf
         mask[:, :3] = 0.0  # no row may be hidden whole
     q = normal(rng, batch, heads, queries, width)
-    k, v = normal(rng, batch, heads, keys, width), normal(rng, batch, heads, keys, width)
+    width_v = draw(st.just(width) | sizes(1, 16))
+    k, v = normal(rng, batch, heads, keys, width), normal(rng, batch, heads, keys, width_v)
     return Sample({"q": q, "k": k, "v": v, "mask": mask}, seed=seed)
 
 

@@ -66,6 +66,8 @@ def check_hooks(kind="vit"):
     assert {"model[0]", "text"} <= set(t)  # which have no name in the original
     result = t.compare(activations)
     assert result.equal, result
+    assert repr(result).split()[:3] == ["name", "shape", "error"]
+    assert not any(n.startswith("model.input") and n.endswith(".grad") for n in activations)
     names = {d.name for d in result.differences}
     parameters = {f"{name}.grad" for name, _ in ours(kind).named_parameters()}
     assert parameters <= names

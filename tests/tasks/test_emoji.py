@@ -1,6 +1,7 @@
 """The way of an emoji: from packages to pictures, a trained model, and its figures."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,11 +92,12 @@ def quiet(line):
 # ------------------------------------------------------------------------ training
 
 
-def test_what_is_trained_on(tiny, emoji):
+def test_what_is_trained_on(tiny, emoji, tmp_path):
     lines = []
     settings = read_settings(tiny)
     pipeline, data, pictures = module.assemble(settings, emoji, None, 2, "{}", lines.append, 0.0)
-    assert lines == ["9 pictures"]  # three things in three styles; the heart is held out
+    assert lines[0] == "9 pictures"  # three things in three styles; the heart is held out
+    assert lines[1].startswith(f"decoding 9 pictures into {tmp_path / 'cache' / 'pictures'} (0 MiB")
     assert isinstance(data, OneOfEachLabel)
     assert isinstance(data.data, AugmentedData)
     assert len(data) == 3
@@ -147,9 +149,42 @@ def test_a_broken_picture_is_left_out_and_told(tiny, emoji, tmp_path):
     settings = read_settings(tiny)
     _, data, _ = module.assemble(settings, copy, None, 2, "{}", lines.append, 0.0)
     assert len(data.data.rows) == 8
-    assert lines[1].endswith(
+    assert lines[2].endswith(
         "1f408.png' is left out: not a picture, or none in a format Pillow reads"
     )
+
+
+def test_a_run_with_templates_goes_on(tiny, emoji, tmp_path, monkeypatch):
+    """As the preset has them: what a checkpoint keeps is JSON, at any depth."""
+    more = '\n[data.captions.templates]\nen = ["{}", "a {}"]\n'
+    tiny.write_text(TINY.replace("captions = {languages = {en = 0.5, zh = 0.5}}", more))
+    run = module.Trainer.run
+    monkeypatch.setattr(module.Trainer, "run", lambda self: run(self, until=2))
+    module.train(tiny, tmp_path / "run", emoji, backend="numpy", report=quiet)
+    (tmp_path / "run" / "model.safetensors").unlink()
+    monkeypatch.setattr(module.Trainer, "run", run)
+    module.train(tiny, tmp_path / "run", emoji, backend="numpy", report=quiet)
+
+
+@pytest.mark.parametrize("what", ["rows", "transform.mean", "vocabulary"])
+def test_another_table_or_preprocessing_is_no_continuation(
+    tiny, emoji, tmp_path, monkeypatch, what
+):
+    copy = tmp_path / "copy"
+    make_emoji(copy, emoji.parent / "packages")
+    run = module.Trainer.run
+    monkeypatch.setattr(module.Trainer, "run", lambda self: run(self, until=2))
+    module.train(tiny, tmp_path / "run", copy, backend="numpy", report=quiet)
+    (tmp_path / "run" / "model.safetensors").unlink()
+    table = (copy / "metadata.jsonl").read_text()
+    if what == "rows":
+        (copy / "metadata.jsonl").write_text(table.replace('"text": "cat"', '"text": "a cat"'))
+    elif what == "transform.mean":
+        tiny.write_text(TINY.replace("fill = 255", "fill = 255\nmean = [0.5, 0.5, 0.5]"))
+    else:
+        tiny.write_text(TINY.replace("vocabulary = 560", "vocabulary = 520"))
+    with pytest.raises(StateError, match=rf"a run with {what} = "):
+        module.train(tiny, tmp_path / "run", copy, backend="numpy", report=quiet)
 
 
 def test_the_preset_wants_data(tmp_path):
@@ -188,12 +223,15 @@ def test_only_the_first_picture_of_a_style_is_asked_about(emoji, tmp_path):
         ("{", "metadata.jsonl: line 1: not JSON"),
         ('{"number": 0}', "metadata.jsonl: line 1: no character, expected one"),
         ('{"number": 1}', "metadata.jsonl: no rows, expected pictures"),
+        ("[]", "metadata.jsonl: line 1: got list, expected an object"),
+        ("caf\xe9", "metadata.jsonl: line 1: not JSON"),
     ],
 )
 def test_what_is_no_set_is_named(tmp_path, text, message):
-    (tmp_path / "metadata.jsonl").write_text(text)
+    (tmp_path / "metadata.jsonl").write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=message):
         read_questions(tmp_path)
+    assert not is_emoji_set(tmp_path)
 
 
 def test_a_missing_set_is_told_how_to_be_made(tmp_path):
@@ -216,7 +254,8 @@ def test_a_picture_is_cut_out_on_white(emoji):
 
 
 def test_words():
-    assert words_in("woman\u2019s boot: blue!") == ["woman", "'s", "boot", "blue"]
+    assert words_in("Money-mouth: 10 o\u2019clock!") == ["money", "mouth", "o", "clock"]
+    assert words_in("红心") == ["红心"]
     things = (
         Thing("a", {"en": "black cat"}, {}, "", "train"),
         Thing("b", {"en": "red heart"}, {}, "", "train"),
@@ -272,6 +311,27 @@ def test_names_by_split_and_group():
     assert scores[1].chance == 1
 
 
+def test_things_without_a_name_are_neither_asked_about_nor_answers():
+    questions = questions_of(["train"] * 3, {"noto": [0, 1, 2]})
+    texts = np.array([[1.0, 0, 0], [np.nan] * 3, [0, 0, 1.0]])
+    (first, *_) = score_names(questions, "noto", "da", np.eye(3), texts)
+    assert (first.right, first.total, first.choices) == (2, 2, 2)
+    (first, *_) = score_pictures(questions, "noto", "da", np.eye(3), texts)
+    assert (first.right, first.total) == (2, 2)
+
+
+def test_embeddings_that_are_no_numbers_are_an_error():
+    class Broken(Model):
+        def encode_text(self, *arguments, **more):
+            return np.full((2, 3), np.nan)
+
+    with pytest.raises(ValueError, match="names"):
+        embed_names(Broken(), ["cat", "dog"])
+    got = embed_names(Model(), ["cat", None])
+    assert np.isnan(got[1]).all()
+    assert np.isfinite(got[0]).all()
+
+
 def test_names_find_pictures_of_trained_things():
     questions = questions_of(["train", "held-out", "train"], {"noto": [2, 1, 0]})
     images = np.eye(3)[[2, 2, 0]]  # the held-out one would come between, were it asked
@@ -308,7 +368,7 @@ def test_few_examples_beside_zero_shot():
     texts = np.eye(3)[[1, 0, 2]]  # zero-shot is always wrong
     scores = score_examples(questions, images, texts)
     assert [s.question for s in scores] == [f"{k} examples" for k in (0, 1, 2, 4, 8)]
-    assert [(s.right, s.total, s.choices) for s in scores] == [(0, 2, 2), *[(10, 10, 2)] * 4]
+    assert [(s.right, s.total, s.choices) for s in scores] == [(0, 2, 2), *[(2, 2, 2)] * 4]
     few = questions_of(["train"], {"noto": [0], "openmoji": [0]})
     assert score_examples(few, {"noto": np.eye(1), "openmoji": np.eye(1)}, np.eye(1)) == []
 
@@ -461,7 +521,8 @@ def test_what_is_wrong_comes_first_and_ties_are_wrong(emoji):
     probability = np.array(
         [[0.4, 0.4, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [0.5, 0.3, 0.2, 0], [0, 0, 0.6, 0.4]]
     )
-    page = page_of(questions, "noto", names, probability, "<model>")
+    model = SimpleNamespace(name="<model>", scale=lambda x: SimpleNamespace(probability=x))
+    page = page_of(questions, "noto", names, probability, model)
     assert "&lt;model&gt; sees in noto" in page
     assert "25.0% of 4 pictures" in page
     assert "its own name comes as number 2" in page  # the heart's, by a tie

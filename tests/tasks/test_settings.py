@@ -45,6 +45,11 @@ def test_mini_emoji():
     assert settings.data.held_out == 0.0
 
 
+def test_columns_are_named_in_small_letters_as_tables_are_read(tmp_path):
+    only = read(tmp_path, "[data]\nonly = {' Style' = ['a'], number = [0]}").data.only
+    assert only == {"style": ["a"], "number": [0]}
+
+
 def test_without_the_section_pictures_are_as_they_are(tmp_path):
     settings = read(tmp_path, "")
     assert settings.data is None
@@ -96,7 +101,21 @@ captions = {name = 2.0, templates = {en = ["a {}"]}}
         ("[data.ramp]\nup = 2", "x.toml: data.ramp.up: got 2, expected a number from 0 to 1"),
         ("[data.captions]\nname = -1", "x.toml: data.captions.name: got -1"),
         ("[data.captions]\nnames = 1", "x.toml: data.captions.names: expected languages, name"),
-        ("[transform]\nsizes = 3", "x.toml: transform.sizes: expected size, mean, std"),
+        ("[data]\nonly = {style = 'noto'}", "x.toml: data.only: got .*, expected lists of values"),
+        ("[data]\nonly = 3", "x.toml: data.only: got 3, expected lists of values"),
+        ("[data]\nside = 0", "x.toml: data.side: got 0, expected a whole number from 1 on"),
+        ("[data]\nside = 1.5", "x.toml: data.side: got 1.5, expected a whole number"),
+        ("[data]\nabout = 3", "x.toml: data.about: got 3, expected a text"),
+        ("[data]\nheld_out = 1.0", "x.toml: data.held_out: got 1.0, expected a share from 0"),
+        (
+            "[data.captions]\nlanguages = ['en']",
+            "x.toml: data.captions.languages: got .*, expected one",
+        ),
+        (
+            "[transform]\nsize = 99",
+            "x.toml: transform.size: expected none, model.vision.image_reso",
+        ),
+        ("[transform]\n sizes = 3", "x.toml: transform.sizes: expected size, mean, std"),
         ('[transform]\nalpha = "red"', "x.toml: alpha: got 'red', expected one of drop, white"),
     ],
 )

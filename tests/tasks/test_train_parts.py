@@ -225,6 +225,7 @@ def test_a_run_is_told_what_it_is(monkeypatch, tmp_path, asked, about):
     monkeypatch.setattr(module, "shortened", notes.of("shortened", "cut"))
     monkeypatch.setattr(module, "Trainer", notes.of("trainer", trainer))
     monkeypatch.setattr(module, "summary", notes.of("summary", "the summary"))
+    monkeypatch.setattr(module, "fingerprints", lambda pipeline, pictures: {"rows": "a hash"})
     lines = []
     report = lines.append
     given = {"backend": "b", "dtype": "float64", "changes": {"steps": 2}, "workers": 5,
@@ -238,7 +239,7 @@ def test_a_run_is_told_what_it_is(monkeypatch, tmp_path, asked, about):
         ("to", "chosen", "float64"), ("describe", "ops"),
         ("shortened", pipeline),
         ("trainer", network, "source", "cut", recipe, tmp_path,
-         {**about, "scenes": {"seed": 3}}, report, False),
+         {**about, "scenes": {"seed": 3}, "rows": "a hash"}, report, False),
         ("resume",), ("summary", pipeline, trainer), ("run",),
         ("save", tmp_path / "model.safetensors"),
     ]  # fmt: skip
@@ -279,6 +280,7 @@ def test_a_run_with_snapshots_skips_those_that_are_done(monkeypatch, tmp_path):
     monkeypatch.setattr(module.backends, "describe", lambda ops: "")
     monkeypatch.setattr(module, "Trainer", lambda *a: trainer)
     monkeypatch.setattr(module, "summary", lambda *a: "")
+    monkeypatch.setattr(module, "fingerprints", lambda *a: {})
     module.train("what", tmp_path, report=lambda line: None, snapshots=3)
     assert notes == [
         ("run", {"until": 4}), ("save", tmp_path / "snapshots/step-4/model.safetensors"),

@@ -20,12 +20,21 @@ from miniclip.training.augmented import (
     by_label,
 )
 from miniclip.training.data import load_batch
-from miniclip.training.store import name_of, stored
+from miniclip.training.store import name_of
 from miniclip.training.table_rows import Row
 from miniclip.training.targets import positives
 from miniclip.training.wording import Named, Wording
 
+TRANSFORM = Transform(size=10)
 COLOURS = ("red", "green", "blue", "yellow", "black", "orange")
+
+
+def stored(paths, side, transform=TRANSFORM, **more):
+    return store_module.stored(paths, side, transform, **({"report": lambda line: None} | more))
+
+
+def name(paths):
+    return name_of(paths, "12 shortest False")
 
 
 @pytest.fixture
@@ -68,7 +77,7 @@ def test_it_is_made_once_and_again_when_a_picture_changes(files, tmp_path):
     assert (stored(files, 12, bar=bar)[files[0]] == 255).all()
     assert len(made) == 4
     folder = tmp_path / "cache" / "pictures"
-    (folder / f"{name_of(files, 12)}.json").unlink()  # half of it is none
+    (folder / f"{name(files)}.json").unlink()  # half of it is none
     stored(files, 12, bar=bar)
     assert len(made) == 5
 
@@ -76,7 +85,7 @@ def test_it_is_made_once_and_again_when_a_picture_changes(files, tmp_path):
 def test_the_number_of_workers_changes_nothing(files, monkeypatch):
     monkeypatch.setattr(store_module, "CHUNK", 4)
     one = np.array(stored(files, 12, workers=1).squares)
-    (store_module.cache_folder() / "pictures" / f"{name_of(files, 12)}.npy").unlink()
+    (store_module.cache_folder() / "pictures" / f"{name(files)}.npy").unlink()
     np.testing.assert_array_equal(stored(files, 12, workers=3).squares, one)
 
 
@@ -91,16 +100,74 @@ def test_broken_pictures_are_named_and_stay_so(files):
         assert not store[files[1]].any()
 
 
-def test_pictures_are_turned_as_their_exif_says(tmp_path, monkeypatch):
+def test_pictures_are_turned_as_their_exif_says_where_the_network_does_so(tmp_path, monkeypatch):
     monkeypatch.setenv("MINICLIP_CACHE_DIR", str(tmp_path / "cache"))
     picture = Image.new("RGB", (16, 16), "white")
     picture.paste("black", (0, 0, 16, 8))
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
     picture.save(tmp_path / "a.png", exif=exif)
-    square = stored([tmp_path / "a.png"], 16)[tmp_path / "a.png"]
-    assert (square[:8, :, 0] == 255).all()
-    assert not square[8:, :, 0].any()
+    turned = stored([tmp_path / "a.png"], 16, Transform(apply_exif=True))[tmp_path / "a.png"]
+    assert (turned[:8, :, 0] == 255).all()
+    assert not turned[8:, :, 0].any()
+    as_is = stored([tmp_path / "a.png"], 16)[tmp_path / "a.png"]
+    np.testing.assert_array_equal(as_is[::-1], turned)
+
+
+def test_a_store_is_made_as_the_network_makes_squares(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINICLIP_CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / "a.png"
+    Image.new("RGB", (40, 20), "white").save(path)
+    modes = ("shortest", "squash", "longest")
+    stores = [stored([path], 8, Transform(resize_mode=mode)) for mode in modes]
+    shortest, squash, longest = (store[path][..., 3] for store in stores)
+    assert (shortest == 255).all()
+    assert (squash == 255).all()
+    assert [bool(row.any()) for row in longest] == [False] * 2 + [True] * 4 + [False] * 2
+    assert [store.opaque for store in stores] == [{path}] * 3
+
+
+def test_broken_pictures_are_known_by_another_spelling_of_the_path(files, monkeypatch):
+    files[1].write_bytes(b"no picture")
+    odd = files[0].with_name("odd\udcff.png")
+    odd.write_bytes(b"no picture")
+    stored([*files, odd], 8)
+    monkeypatch.chdir(files[0].parent)
+    again = [path.relative_to(files[0].parent) for path in (*files, odd)]
+    said = []
+    assert set(stored(again, 8, report=said.append).broken) == {again[1], again[-1]}
+    assert said == []  # nothing is decoded anew
+
+
+def test_stores_that_nobody_uses_are_deleted(files, tmp_path):
+    folder = tmp_path / "cache" / "pictures"
+    stored(files, 12)
+    old, left = set(folder.iterdir()), folder / ".x.npy.1234.tmp"
+    left.write_bytes(b"of a killed run")
+    stored(files, 13)
+    assert old < set(folder.iterdir())
+    for file in (*old, left):
+        os.utime(file, (0, 0))
+    stored(files, 14)
+    assert not old & set(folder.iterdir())
+    assert not left.exists()
+    assert len(list(folder.iterdir())) == 4
+
+
+def test_a_store_that_is_used_stays(files, tmp_path):
+    stored(files, 12)
+    kept = set((tmp_path / "cache" / "pictures").iterdir())
+    for file in kept:
+        os.utime(file, (0, 0))
+    stored(files, 12)  # used today
+    stored(files, 13)
+    assert kept < set((tmp_path / "cache" / "pictures").iterdir())
+
+
+def test_it_is_said_where_pictures_are_decoded(files, tmp_path):
+    said = []
+    stored(files, 512, report=said.append)
+    assert said == [f"decoding 6 pictures into {tmp_path / 'cache' / 'pictures'} (6 MiB)"]
 
 
 def test_a_full_disk_leaves_nothing_half_made(files, tmp_path, monkeypatch):
@@ -134,8 +201,13 @@ def data_of(files, augment=None, labels=None, named=False, **more):
     )
 
 
-def test_without_augmentation_pictures_are_as_questions_show_them(files):
+def test_without_augmentation_what_is_transparent_is_as_questions_show_it(files):
+    for path in files:
+        picture = Image.new("RGBA", (24, 24))
+        picture.paste(Image.open(path).convert("RGB").resize((20, 20)), (2, 2))
+        picture.save(path)
     data = data_of(files)
+    assert data.store.opaque == set()
     pixels, captions = data.load([2, 0], 0, 5)
     assert pixels.shape == (2, 3, 16, 16)
     assert pixels.dtype == np.float32
@@ -144,7 +216,19 @@ def test_without_augmentation_pictures_are_as_questions_show_them(files):
     shown += np.array(data.transform.mean, np.float32)[:, None, None]
     page = on_ground(visible_square(Image.open(files[2]), 15), 16)
     difference = abs(shown[0].transpose(1, 2, 0) - np.asarray(page) / 255)
-    assert difference[2:-2, 2:-2].max() < 1e-5  # the edge lies between pixels
+    assert difference[3:-3, 3:-3].max() < 1e-5  # the edge lies between pixels
+    assert 0.4 < shown[0][0, 0, 8] < 1  # half of it white
+    assert data.store.opaque == set()
+
+
+def test_without_augmentation_opaque_pictures_fill_the_page(files):
+    """As the network's own preprocessing makes them, here of one colour."""
+    data = data_of(files)
+    pixels, _ = data.load([0, 1, 2, 3], 0, 5)
+    expected = data.transform([Image.open(path) for path in files[:4]])
+    np.testing.assert_allclose(pixels, expected, atol=1e-5)
+    with pytest.raises(ValueError, match="resize_to: got 20, expected None for augmentation"):
+        AugmentedData(data.rows, data.store, Transform(size=16, resize_to=20), None, Wording(), 3)
 
 
 def test_a_change_follows_from_seed_step_and_place(files):
@@ -154,7 +238,7 @@ def test_a_change_follows_from_seed_step_and_place(files):
     np.testing.assert_array_equal(again, pixels)
     assert same == captions
     square = data.store[files[2]]
-    expected = apply(square, Augment().draw(1.0, [3, 5, 2]), 16).transpose(2, 0, 1)
+    expected = apply(square, Augment().draw(1.0, [3, 5, 2], 1.0), 16).transpose(2, 0, 1)
     mean, std = (np.array(v, np.float32)[:, None, None] for v in ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)))
     np.testing.assert_allclose(pixels[2], (expected - mean) / std, rtol=1e-6)
     other, _ = data.load([0, 1, 2, 3], 0, 6)
@@ -166,11 +250,11 @@ def test_a_change_follows_from_seed_step_and_place(files):
 def test_strength_follows_the_ramp(files):
     ramp = Ramp(start=0.0, up=0.5, end=0.0, down=0.2)
     data = data_of(files, Augment(rotation=0, shear=0, aspect=0), ramp=ramp)
-    drawn = [Augment(rotation=0, shear=0, aspect=0).draw(s, [3, 0, 0]) for s in (0.0, 1.0)]
-    np.testing.assert_array_equal(data.change(0, 0).matrix, drawn[0].matrix)
-    assert (data.change(5, 0).matrix != data.change(0, 0).matrix).any()
+    drawn = [Augment(rotation=0, shear=0, aspect=0).draw(s, [3, 0, 0], 1.0) for s in (0.0, 1.0)]
+    np.testing.assert_array_equal(data.change(0, 0, files[0]).matrix, drawn[0].matrix)
+    assert (data.change(5, 0, files[0]).matrix != data.change(0, 0, files[0]).matrix).any()
     plain = data_of(files, None, ramp=ramp)
-    np.testing.assert_array_equal(plain.change(5, 0).matrix, drawn[0].matrix)
+    np.testing.assert_array_equal(plain.change(5, 0, files[0]).matrix, drawn[0].matrix)
 
 
 @pytest.mark.parametrize(
@@ -232,8 +316,12 @@ def test_labels_decide_where_there_are_enough_for_a_batch(files):
     assert isinstance(by_label(data, 3, 0), OneOfEachLabel)
     assert by_label(data, 4, 0) is data
     assert by_label(data_of(files), 2, 0).rows[0].label is None
-    with pytest.raises(ValueError, match="data: some rows have a label and some have none"):
-        by_label(data_of(files, labels=[*labels[:5], None]), 2, 0)
+    alone = by_label(data_of(files, labels=[*labels[:5], None]), 2, 0)
+    assert alone.groups == [[0, 2, 4], [1], [3], [5]]  # one without a label is a thing of its own
+    with pytest.raises(ValueError, match="label: all 6 rows have 'x', expected two at least"):
+        by_label(data_of(files, labels=["x"] * 6), 2, 0)
+    with pytest.raises(ValueError, match="data: got rows without labels, expected some"):
+        OneOfEachLabel(data_of(files))
 
 
 def test_with_few_labels_equal_ones_are_positives(files):

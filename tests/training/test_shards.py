@@ -16,7 +16,7 @@ from miniclip.training import shards as module
 from miniclip.training.held_out import HeldOut, read_held_out
 from miniclip.training.listing import read_listing
 from miniclip.training.pictures import read_pictures
-from miniclip.training.shards import read_shard, shard_of, source_of
+from miniclip.training.shards import members_in, shard_of, source_of
 from miniclip.training.store import stored
 
 COLOURS = ("red", "green", "blue", "white")
@@ -99,11 +99,11 @@ def test_pictures_come_from_where_they_lie(folder):
 def test_the_store_reads_them_and_notices_a_changed_shard(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("MINICLIP_CACHE_DIR", str(tmp_path / "cache"))
     paths = [row.path for row in listed(folder).rows]
-    store = stored(paths, 6)
+    store = stored(paths, 6, TRANSFORM, report=quiet)
     assert (store[paths[1]] == (0, 128, 0, 255)).all()
     assert store.broken == {}
     shard(folder / "00000.tar", [*sample(0, "red"), *sample(1, "white", "another caption")])
-    assert (stored(paths, 6)[paths[1]] == 255).all()
+    assert (stored(paths, 6, TRANSFORM, report=quiet)[paths[1]] == 255).all()
 
 
 def test_held_out_members_are_found_again(folder, tmp_path):
@@ -180,13 +180,32 @@ def test_what_else_is_in_a_shard_is_counted_and_never_opened(tmp_path):
     assert source_of(secret) == secret
 
 
-def test_names_that_lead_out_are_only_names(tmp_path):
-    """Nothing is extracted: a member may be called as it likes."""
-    members = [("../../up.png", png("green")), ("../../up.txt", b"up")]
-    path = shard(tmp_path / "x.tar", members)
-    (row,) = listed(path).rows
-    assert row.captions == ("up",)
-    assert list(tmp_path.iterdir()) == [path]
+@pytest.mark.parametrize(
+    "name", ["/tmp/secret", "../secret", "a/../../secret", "C:secret", "..\\secret", "\\secret"]
+)
+def test_names_that_lead_out_are_counted_and_never_opened(tmp_path, name):
+    """As paths they could mean files outside, which a stranger's tar has no business with."""
+    members = [(f"{name}.png", png("green")), (f"{name}.txt", b"up"), *sample(1)]
+    listing = listed(shard(tmp_path / "x.tar", members))
+    assert [row.captions for row in listing.rows] == [("caption 1",)]
+    assert listing.ignored == 2
+    assert listing.skips == []
+
+
+def test_a_name_is_taken_as_it_is_written(tmp_path):
+    path = shard(tmp_path / "x.tar", [(" sp.png", png("red")), (" sp.txt", b"a space")])
+    data = read_pictures(path, TRANSFORM, report=quiet)
+    assert data.rows[0].path == path / " sp.png"
+    assert data.load([0], 0)[1] == ["a space"]
+
+
+def test_class_folders_count_whatever_tar_lies_beside_them(tmp_path):
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "1.png").write_bytes(png("red"))
+    shard(tmp_path / "original.tar", sample(1))
+    listing = listed(tmp_path)
+    assert [row.captions for row in listing.rows] == [("cats",)]
+    assert listing.ignored == 1
 
 
 def test_a_shard_that_was_cut_off_gives_what_it_has(tmp_path):
@@ -231,10 +250,10 @@ def test_a_broken_picture_in_a_shard_is_left_out_by_name(tmp_path):
 
 def test_a_shard_is_read_once_until_it_changes(tmp_path):
     path = shard(tmp_path / "x.tar", sample(0))
-    first = read_shard(path)
-    assert read_shard(path) is first
+    first = members_in(path)
+    assert members_in(path) is first
     shard(path, [*sample(0), *sample(1)])
-    assert len(read_shard(path).members) == 2
+    assert len(members_in(path)) == 2
 
 
 def test_a_folder_called_tar_is_a_folder(tmp_path):

@@ -24,32 +24,37 @@ def row(**more):
 
 
 def test_labels(tmp_path):
-    table = jsonl(tmp_path, row(label="cat"), row(Label=3), row(label=None), row(), row(label=" "))
-    listing = read_listing(table, TEMPLATE)
-    assert [r.label for r in listing.rows] == ["cat", "3", None, None]
-    assert [s.reason for s in listing.skips] == ["the label is ' ', expected a text or a number"]
-    assert listing.skips[0].line == 5
+    """Texts and numbers; whatever else stands there is none, and the row is used all the same."""
+    values = ["cat", 3, 1.5, None, " ", True, ["a"], {}]
+    listing = read_listing(
+        jsonl(tmp_path, *(row(label=v) for v in values), row(Label="x")), TEMPLATE
+    )
+    assert [r.label for r in listing.rows] == ["cat", "3", "1.5", *[None] * 5, "x"]
+    assert listing.skips == []
     assert labels_of(listing.rows[:2]) == ("cat", "3")
-    assert labels_of(listing.rows) is None
-    assert labels_of([]) == ()
+    one, other = labels_of(listing.rows[2:4])
+    assert (one, other) == ("1.5", f"the picture {tmp_path / '1.png'}")  # a thing of its own
+    assert labels_of(listing.rows[3:8]) is None
+    assert labels_of([]) is None
 
 
 def test_labels_of_a_csv(tmp_path):
     (tmp_path / "x.csv").write_text("label,image,caption,label\ncat,1.png,one,dog\n,2.png,two,\n")
     listing = read_listing(tmp_path / "x.csv", TEMPLATE)
-    assert [r.label for r in listing.rows] == ["cat"]  # of two columns with a name, the first
-    assert listing.skips[0].reason == "the label is '', expected a text or a number"
+    assert [r.label for r in listing.rows] == ["cat", None]  # of two columns, the first
 
 
 def test_names_and_keywords(tmp_path):
     words = {"names": {"en": "dog", "zh": "狗"}, "keywords": {"en": ["pet"]}}
-    listing = read_listing(
-        jsonl(tmp_path, row(**words), row(), row(names="dog"), row(names={"en": "a"})), TEMPLATE
-    )
-    assert listing.rows[0].named == Named({"en": "dog", "zh": "狗"}, {"en": ("pet",)})
-    assert listing.rows[1].named is None
-    assert listing.rows[2].named == Named({"en": "a"}, {})
-    assert [s.reason for s in listing.skips] == ['the names are no object such as {"en": "dog"}']
+    table = jsonl(
+        tmp_path, row(**words), row(), row(names="dog"), row(names={"en": "a", "zh": None}),
+        {"image": "2.png", **words},
+    )  # fmt: skip
+    listing = read_listing(table, TEMPLATE)
+    dog = Named({"en": "dog", "zh": "狗"}, {"en": ("pet",)})
+    assert [r.named for r in listing.rows] == [dog, None, None, Named({"en": "a"}, {}), dog]
+    assert listing.rows[4].captions == ("dog", "狗")  # names are captions where there are none
+    assert listing.skips == []
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
@@ -71,7 +76,7 @@ def test_only_some_rows(tmp_path, ending):
     assert len(read_listing(path, TEMPLATE).rows) == 6
     with pytest.raises(ValueError, match=r"6 rows, none of which has the values that are asked"):
         read_listing(path, TEMPLATE, {"style": ["d"]})
-    with pytest.raises(ValueError, match=r"a row without the column 'colour', which is asked for"):
+    with pytest.raises(ValueError, match=r"6 rows skipped; .*: no column 'colour', which is asked"):
         read_listing(path, TEMPLATE, {"colour": ["red"]})
     data = read_pictures(path, Path, only=only, report=print)
     assert len(data) == 2
@@ -81,6 +86,14 @@ def test_broken_rows_are_told_before_unwanted_ones(tmp_path):
     path = jsonl(tmp_path, {"image": "1.png", "style": "a"}, row(style="b"))
     with pytest.raises(ValueError, match="no usable row, 1 row skipped"):
         read_listing(path, TEMPLATE, {"style": ["a"]})
+
+
+def test_a_row_without_the_column_is_skipped_by_its_line(tmp_path):
+    listing = read_listing(jsonl(tmp_path, row(n=1), row()), TEMPLATE, {"n": ["1"]})
+    assert len(listing.rows) == 1  # numbers are compared as they are written
+    assert [(s.where, s.reason) for s in listing.skips] == [
+        ("line 2", "no column 'n', which is asked for")
+    ]
 
 
 def test_class_folders_have_no_columns(tmp_path):

@@ -68,6 +68,14 @@ def test_what_a_vocabulary_is_learned_from():
     named = Named.of({"en": "dog", "zh": "狗"}, {"en": ["pet", "tail"]})
     assert list(named.texts()) == ["dog", "狗", "pet", "tail"]
     assert Named.of({"en": "dog"}, None).keywords == {}
+    exported = Named.of({"en": "dog", "zh": None}, {"en": None, "zh": ["宠物"]})
+    assert exported == Named({"en": "dog"}, {"zh": ("宠物",)})
+
+
+def test_the_texts_that_captions_are_made_of():
+    wording = Wording({"en": 1.0, "zh": 0.0}, templates={"en": ("{}", "a {}")})
+    assert list(wording.texts(DOG)) == ["dog", "a dog", *DOG.keywords["en"]]
+    assert list(wording.texts(Named({"zh": "狗"}, {}))) == ["狗"]  # all that can be said
 
 
 @pytest.mark.parametrize(
@@ -95,8 +103,11 @@ def test_wrong_words_of_a_table(names, keywords, message):
         ({"keywords": True}, "keywords: got True"),
         ({"name": 0, "both": 0, "keywords": 0}, "name: got no weight above 0"),
         ({"languages": {"en": 0}}, "languages: got no weight above 0"),
+        ({"languages": ["en"]}, "languages: got .*, expected one entry a language"),
+        ({"templates": ["a {}"]}, "templates: got .*, expected one entry a language"),
+        ({"templates": {"en": "a {}"}}, "templates.en: got 'a {}', expected a list"),
         ({"languages": {"en": "much"}}, "languages.en: got 'much'"),
-        ({"templates": {"en": ["a dog"]}}, "templates.en: got 'a dog', expected sentences with {}"),
+        ({"templates": {"en": ["a dog"]}}, r"templates.en: got \['a dog'\], expected a list"),
     ],
 )
 def test_wrong_settings(values, message):
