@@ -32,7 +32,6 @@ def test_a_grader_proves_itself(name):
     assert kinds.count("right") >= 2
     assert kinds.count("wrong") >= 5
     assert kinds.count("always") == 6
-    assert max(row.seconds for row in rows) < 1
 
 
 @pytest.mark.parametrize("name", TASKS)
