@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from miniclip.cli import evaluate as evaluate_command
 from miniclip.cli import train as train_command
 from miniclip.cli.options import excludes, needs
 from miniclip.cli.parser import Parser, did_you_mean
+from miniclip.emoji import making
 from miniclip.tasks import own_pictures
 from miniclip.tasks import train as train_module
 from miniclip.tasks.settings import read_settings
@@ -361,6 +363,25 @@ def test_what_train_is_given(monkeypatch):
     changes = usual | {"seed": 0, "frozen": ["a.*", "b"]}
     assert more == {"changes": changes, "template": "{}", "held_out": 0.0, "workers": 3,
                     "snapshots": 2}  # fmt: skip
+
+
+def test_what_making_emoji_is_given(monkeypatch, capsys):
+    """A bar and lines for people, on standard error; the defaults are the function's."""
+    seen = []
+    made = making.EmojiSet(Path("o"), 1203, 2, 4, 1, {"noto": 1203})
+    monkeypatch.setattr(making, "make_emoji", lambda *a, **more: (seen.append((a, more)), made)[1])
+    assert cli.main(["data", "emoji", "--out", "o", "--from", "p", "--languages", "de"]) == 0
+    ((out, packages, languages), more) = seen.pop()
+    assert (str(out), str(packages), languages) == ("o", "p", ["de"])
+    assert set(more) == {"report", "bar"}
+    assert list(more["bar"]([1, 2])) == [1, 2]
+    more["report"]("fetching")
+    output = capsys.readouterr()
+    assert output.err.startswith("fetching\n") or output.err.endswith("fetching\n")
+    assert output.out.startswith("o: 1,203 pictures (2 drawn now)\n4 things, 1 of them held out\n")
+    assert cli.main(["data", "emoji"]) == 0
+    ((out, packages, languages), _) = seen.pop()
+    assert (str(out), packages, languages) == ("data/emoji", None, making.LANGUAGES)
 
 
 # ------------------------------------------------------------------------ weights

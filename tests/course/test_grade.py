@@ -7,6 +7,7 @@ import pytest
 from miniclip.course.build import notebook
 from miniclip.course.grade import grade
 from miniclip.course.new import new
+from miniclip.course.session import run
 from miniclip.course.source import read_parts, with_solution, without_solution
 
 (PART,) = [part for part in read_parts() if part.name == "02-chain-rule"]
@@ -161,3 +162,11 @@ def test_a_folder_with_another_seed(tmp_path):
     with pytest.raises(ValueError, match="seed: got -1"):
         new(tmp_path / "other", seed=-1)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_cell_is_run_as_it_is_written():
+    """What this package's own files import from the future changes nothing in it."""
+    names = {}
+    run("def double(x: int): return 2 * x", names, "double")
+    assert names["double"].__annotations__ == {"x": int}
+    assert names["double"](3) == 6
