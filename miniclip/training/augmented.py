@@ -66,6 +66,8 @@ class AugmentedData:
     `apply_all` below or its compiled twin in cpu/augment.py.
     """
 
+    by_step = True
+
     def __init__(
         self,
         rows: Sequence[Row],
@@ -133,9 +135,7 @@ class Labelled(Protocol):
 
     rows: list[Row]
 
-    def load(
-        self, indices: Sequence[int], epoch: int, step: int = 0
-    ) -> tuple[Array, list[str]]: ...
+    def load(self, indices: Sequence[int], epoch: int, *step: int) -> tuple[Array, list[str]]: ...
 
 
 class OneOfEachLabel:
@@ -149,6 +149,7 @@ class OneOfEachLabel:
         for i, label in enumerate(labels):
             groups.setdefault(label, []).append(i)
         self.data, self.seed, self.groups = data, seed, list(groups.values())
+        self.by_step: bool = getattr(data, "by_step", False)
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -159,8 +160,8 @@ class OneOfEachLabel:
         groups = [self.groups[i] for i in indices]
         return [rows[rng.integers(len(rows))] for rows, rng in zip(groups, rngs, strict=True)]
 
-    def load(self, indices: Sequence[int], epoch: int, step: int = 0) -> tuple[Array, list[str]]:
-        return self.data.load(self.chosen(indices, epoch), epoch, step)
+    def load(self, indices: Sequence[int], epoch: int, *step: int) -> tuple[Array, list[str]]:
+        return self.data.load(self.chosen(indices, epoch), epoch, *step)
 
 
 def by_label(data: Any, batch: int, seed: int) -> Any:

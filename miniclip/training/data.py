@@ -17,16 +17,17 @@ from miniclip.world.scenes import TRAINING_WORLD, Scene, World, make_scene
 
 
 class Dataset(Protocol):
-    """Pairs of picture and caption by number."""
+    """Pairs of picture and caption by number.
+
+    One that changes on the way of a run, as augmentation does, sets `by_step` to True, and its
+    `load` is given the step too. One may have `labels(indices)`: those of the pairs that `load` did
+    not leave out.
+    """
 
     def __len__(self) -> int: ...
 
-    def load(self, indices: Sequence[int], epoch: int, step: int = 0) -> tuple[Array, list[str]]:
-        """Pixels (n, 3, R, R), preprocessed, and n captions. Broken pictures are left out.
-
-        step: of the run, for what changes on the way, such as augmentation. A dataset may have
-        `labels(indices)` too: the labels of those pairs that `load` did not leave out.
-        """
+    def load(self, indices: Sequence[int], epoch: int) -> tuple[Array, list[str]]:
+        """Pixels (n, 3, R, R), preprocessed, and n captions. Broken pictures are left out."""
         ...
 
 
@@ -88,7 +89,7 @@ class SceneData:
         rng = np.random.default_rng([self.seed, index, 3, epoch])
         return caption(self.scene(self.described(index)), rng, self.language)
 
-    def load(self, indices: Sequence[int], epoch: int, step: int = 0) -> tuple[Array, list[str]]:
+    def load(self, indices: Sequence[int], epoch: int) -> tuple[Array, list[str]]:
         pictures = [draw_scene(self.scene(i), self.size) for i in indices]
         return self.transform(pictures), [self.caption(i, epoch) for i in indices]
 
@@ -110,7 +111,8 @@ def load_batch(data: Dataset, step: int, batch_size: int, seed: int) -> LoadedBa
     epoch, start = place_of(step, len(data), batch_size)
     order = shuffled(len(data), seed, epoch)
     indices = tuple(int(i) for i in order[start : start + batch_size])
-    pixels, captions = data.load(indices, epoch, step)
+    place: Any = (epoch, step) if getattr(data, "by_step", False) else (epoch,)
+    pixels, captions = data.load(indices, *place)
     labels = data.labels(indices) if hasattr(data, "labels") else None
     return LoadedBatch(step, epoch, indices, pixels, captions, labels)
 

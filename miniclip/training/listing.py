@@ -54,7 +54,8 @@ def read_listing(path: Path, template: str, only: Only | None = None) -> Listing
     """
     try:
         table = table_in(path) if path.is_dir() else path
-        shards = shards_in(path) if table in (None, path) else []
+        entries = sorted(path.iterdir()) if table is None else [path]
+        shards = shards_among(entries) if table in (None, path) else []
         if shards:
             listing = read_shards(shards, only or {})
         elif table is not None:
@@ -62,7 +63,7 @@ def read_listing(path: Path, template: str, only: Only | None = None) -> Listing
         elif only:
             raise ValueError(f"{path}: class folders have no column {next(iter(only))!r}")
         else:
-            listing = read_folder(path, template)
+            listing = read_folder(path, entries, template)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
     check_usable(path, listing)
@@ -81,9 +82,8 @@ def table_in(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def read_folder(folder: Path, template: str) -> Listing:
-    """cats/1.jpg -> (folder/cats/1.jpg, "a photo of a cats"), in the order of the names."""
-    entries = sorted(folder.iterdir())
+def read_folder(folder: Path, entries: Sequence[Path], template: str) -> Listing:
+    """cats/1.jpg -> (folder/cats/1.jpg, "a photo of a cats"), in the order of the entries."""
     classes = [entry for entry in entries if entry.is_dir() and not is_hidden(entry)]
     if not classes:
         raise ValueError(
@@ -108,14 +108,12 @@ def label_of(name: str) -> str:
 # Tar files ---------------------------------------------------------------------------------------
 
 
-def shards_in(path: Path) -> list[Path]:
-    """The tar files that a path names: itself, or those in a folder."""
-    if path.is_dir():
-        files = [file for file in sorted(path.iterdir()) if not is_hidden(file)]
-        if any(file.is_dir() for file in files):  # class folders, whatever lies beside them
-            return []
-        return [file for file in files if file.suffix.lower() == ENDING and file.is_file()]
-    return [path] if path.suffix.lower() == ENDING and path.is_file() else []
+def shards_among(entries: Sequence[Path]) -> list[Path]:
+    """The tar files; none where class folders lie beside them, which then count."""
+    seen = [entry for entry in entries if not is_hidden(entry)]
+    if any(entry.is_dir() for entry in seen):
+        return []
+    return [entry for entry in seen if entry.suffix.lower() == ENDING and entry.is_file()]
 
 
 def read_shards(files: Sequence[Path], only: Only) -> Listing:

@@ -130,9 +130,7 @@ class PictureData:
         """The number of rows, of which some may turn out to be broken."""
         return len(self.rows)
 
-    def load(
-        self, indices: Sequence[int] | Array, epoch: int, step: int = 0
-    ) -> tuple[Array, list[str]]:
+    def load(self, indices: Sequence[int] | Array, epoch: int) -> tuple[Array, list[str]]:
         """Pixels and captions of some rows, in this order: float (B, 3, R, R) and B strings.
 
         Broken and missing pictures are left out, so that B may be smaller than len(indices); each

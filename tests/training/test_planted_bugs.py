@@ -29,7 +29,7 @@ BUGS = [
     Bug("gradients clipped by a wrong length", "curve", OPTIMIZER, "return math.sqrt(total)", "return total"),
     Bug("small gradients lengthened", "curve", OPTIMIZER, "if norm > largest:", "if True:"),
     Bug("clipping forgotten", "curve", OPTIMIZER, "                p.grad = p.grad * share\n", "                pass\n"),
-    Bug("repeated captions ignored", "sigmoid", LOOP, "targets = positives(loaded.captions)", "targets = None"),
+    Bug("repeated captions ignored", "sigmoid", LOOP, "targets = positives(loaded.captions, loaded.labels)", "targets = None"),
     Bug("bias of the sigmoid loss not trained", "sigmoid", LOOP, "named_parameters(network, self.objective)", "dict(network.named_parameters())"),
     Bug("the objective's gradient never cleared", "sigmoid", LOOP, "        self.module.zero_grad()\n", ""),
     Bug("no training mode", "frozen", LOOP, "            tree.train()\n", "            tree.eval()\n"),
