@@ -50,6 +50,10 @@ MEAN, VARIANCE = (
         (lambda d, h, s, dy, w: -s * (d - mean(d) - h * mean(d * h)), ": it has the opposite sign"),
         (lambda d, h, s, dy, w: 0 * d, ": it is zero everywhere"),
         (lambda d, h, s, dy, w: s * (dy - mean(dy) - h * mean(dy * h)), "comes out without weight"),
+        (
+            lambda d, h, s, dy, w: s * (dy / w - mean(dy / w) - h * mean(dy / w * h)),
+            "with dy / weight for dy * weight",
+        ),
         (lambda d, h, s, dy, w: d - mean(d), "not divided by the standard deviation, and the path"),
         (lambda d, h, s, dy, w: s * np.sin(d), "no single term, sign or factor explains it; most"),
     ],
