@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from miniclip.files import as_path
 from miniclip.inputs.augment import Augment
@@ -18,7 +18,6 @@ from miniclip.training.listing import Only
 from miniclip.training.recipe import Recipe
 from miniclip.training.wording import Wording
 
-Made = TypeVar("Made")
 TEXT = {"context_length": 32, "width": 128, "heads": 4, "layers": 2}
 MINI_VIT = {
     "image_resolution": 64,
@@ -136,7 +135,8 @@ class DataSettings:
             if name in given:
                 content = check_fields(f"data.{name}", given[name], kind)
                 given[name] = named_errors(f"data.{name}", kind, content)
-        return named_errors("data", cls, given)
+        settings: DataSettings = named_errors("data", cls, given)
+        return settings
 
 
 def is_choice(values: Any) -> bool:
@@ -156,7 +156,7 @@ def check_fields(section: str, values: Any, kind: Any) -> dict[str, Any]:
     return dict(values)
 
 
-def named_errors(section: str, make: Callable[..., Made], given: dict[str, Any]) -> Made:
+def named_errors(section: str, make: Callable[..., Any], given: dict[str, Any]) -> Any:
     """What a constructor makes, the section named in front of what it finds wrong."""
     try:
         return make(**given)
