@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from miniclip.course.checks import EXERCISES
+from miniclip.course.failures import raised
 from miniclip.course.session import answer_of
 from miniclip.course.source import read_part
 
@@ -24,7 +25,7 @@ def examine(job: dict[str, Any]) -> str:
     try:
         answer = answer_of(part, task, job["text"])
     except Exception as error:
-        return f"its cell raised {type(error).__name__}: {' '.join(str(error).split())}"
+        return raised("its cell", error)
     return exercise.verdict(answer, job["seed"])
 
 

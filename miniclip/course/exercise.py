@@ -17,7 +17,7 @@ import numpy as np
 from miniclip.check import function_gradients
 from miniclip.course.answers import as_float32, check_form, example_of
 from miniclip.course.diagnosis import Output, differs, explain
-from miniclip.course.failures import Refused, WrongAnswer
+from miniclip.course.failures import Refused, WrongAnswer, raised
 from miniclip.course.refusal import guarded
 from miniclip.ops.array import Array
 
@@ -99,7 +99,7 @@ class Exercise:
         except WrongAnswer as wrong:
             return str(wrong)
         except Exception as error:
-            return f"{self.name} raised {type(error).__name__}: {' '.join(str(error).split())}"
+            return raised(self.name, error)
         return ""
 
     # ------------------------------------------------------------------ cases

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from miniclip.notes import in_one_line
+
 
 class WrongAnswer(Exception):
     """An answer is wrong; the message says how. A notebook shows this line and no traceback."""
@@ -16,3 +18,8 @@ class Refused(BaseException):
 
     No Exception, so that an answer which catches everything does not catch this.
     """
+
+
+def raised(what: str, error: Exception) -> str:
+    """What to say of code that ended with an exception of its own, in one line."""
+    return f"{what} raised {type(error).__name__}: {in_one_line(error)}"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from miniclip.emoji.packages import PackageError
+from miniclip.notes import in_one_line
 
 SIDE = 128  # pixels of the longer side of a picture that is stored
 LEAST_ALPHA = 8  # of 255; what is more transparent is not seen
@@ -35,7 +36,7 @@ def draw(svg: str, width: int, height: int, name: str) -> bytes:
     try:
         data = bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True, **side))
     except ValueError as error:
-        raise PackageError(f"{name}: cannot be drawn ({' '.join(str(error).split())})") from error
+        raise PackageError(f"{name}: cannot be drawn ({in_one_line(error)})") from error
     if is_empty(data):
         raise PackageError(f"{name}: draws nothing that can be seen")
     return data

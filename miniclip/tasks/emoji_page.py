@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from miniclip.tasks.emoji_evaluation import rank
 from miniclip.tasks.emoji_set import (
     UNSEEN,
     EmojiQuestions,
-    Thing,
     embed_names,
     embed_style,
     picture_of,
@@ -52,17 +50,12 @@ def write_page(
     if style not in questions.pictures:
         raise ValueError(f"style: got {style!r}, expected one of {', '.join(questions.pictures)}")
     images = embed_style(pipeline, questions, style)
-    names = [name or thing.names["en"] for name, thing in named(questions, language)]
+    names = [thing.names.get(language, thing.names["en"]) for thing in questions.things]
     cosine = images @ embed_names(pipeline, names).T  # (N, K)
     page = page_of(questions, style, names, cosine, pipeline)
     path = as_path(file)
     write_bytes({path: page.encode()})
     return path
-
-
-def named(questions: EmojiQuestions, language: str) -> Iterator[tuple[str | None, Thing]]:
-    """Each thing with its name in a language."""
-    yield from zip(questions.names(language), questions.things, strict=True)
 
 
 def page_of(

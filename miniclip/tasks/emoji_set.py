@@ -12,11 +12,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from miniclip.emoji.making import TABLE
 from miniclip.files import as_path
 from miniclip.inputs.augment import PLAIN
 from miniclip.inputs.opening import open_picture, pillow_errors
@@ -27,7 +28,6 @@ from miniclip.ops.array import Array
 from miniclip.pipeline import Pipeline
 from miniclip.tasks.evaluate import check_finite
 
-TABLE = "metadata.jsonl"
 UNSEEN = "openmoji"  # the style that is never trained on
 SPLITS = ("train", "held-out")
 # Ensembles: the name in each of these, averaged.
@@ -36,7 +36,6 @@ TEMPLATES = {
     "zh": ("{}", "{}的图片"),
 }
 CHUNK = 256  # pictures in memory at a time
-Scores: TypeAlias = dict[str, Array]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 from miniclip.inputs.augment import PLAIN, Augment, Change, apply
 from miniclip.inputs.preprocess import Transform
 from miniclip.ops.array import Array
+from miniclip.training.recipe import is_number
 from miniclip.training.store import Store
 from miniclip.training.table_rows import Row, labels_of
 from miniclip.training.wording import Wording
@@ -41,8 +42,7 @@ class Ramp:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 <= value <= 1:
+            if not is_number(value) or not 0 <= value <= 1:
                 raise ValueError(f"{name}: got {value!r}, expected a number from 0 to 1")
         if self.up + self.down > 1:
             raise ValueError(f"down: got {self.down!r} beside up {self.up!r}, expected at most 1")
@@ -95,8 +95,8 @@ class AugmentedData:
 
     def load(self, indices: Sequence[int], epoch: int, step: int = 0) -> tuple[Array, list[str]]:
         """Pixels (N, 3, R, R), normalised, and N captions, for a step."""
-        squares = [self.store[self.rows[i].path] for i in indices]
         paths = [self.rows[i].path for i in indices]
+        squares = [self.store[path] for path in paths]
         changes = [self.change(step, place, path) for place, path in enumerate(paths)]
         pixels = self.make(squares, changes, self.transform.size)
         captions = [self.caption(i, step, place) for place, i in enumerate(indices)]

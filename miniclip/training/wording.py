@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from miniclip.training.recipe import is_number
+
 FORMS = ("name", "both", "keywords")
 MOST_KEYWORDS = 4  # of a caption
 
@@ -121,8 +123,7 @@ class Wording:
 
 
 def check_weight(name: str, value: Any) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value < float("inf"):
+    if not is_number(value) or value < 0:
         raise ValueError(f"{name}: got {value!r}, expected a number from 0 on")
 
 

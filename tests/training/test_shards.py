@@ -181,7 +181,7 @@ def test_what_else_is_in_a_shard_is_counted_and_never_opened(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["/tmp/secret", "../secret", "a/../../secret", "C:secret", "..\\secret", "\\secret"]
+    "name", ["/secret", "../secret", "a/../../secret", "C:secret", "..\\secret", "\\secret"]
 )
 def test_names_that_lead_out_are_counted_and_never_opened(tmp_path, name):
     """As paths they could mean files outside, which a stranger's tar has no business with."""
