@@ -27,6 +27,7 @@ from miniclip.tasks.emoji_robustness import (
     CHANGES,
     described,
     emoji_robustness,
+    figure_of,
     plot_emoji_robustness,
 )
 from miniclip.tasks.emoji_robustness import as_markdown as robustness_markdown
@@ -483,6 +484,13 @@ def test_robustness(evaluated, emoji, tmp_path):
     assert (tmp_path / "x.png").stat().st_size > 10_000
     with pytest.raises(ValueError, match="models: got none"):
         plot_emoji_robustness({}, tmp_path / "y.png")
+    shares = {
+        r.strength: r.share for r in rows if r.style == "noto" and r.change in ("none", "blur")
+    }
+    (axes,) = [a for a in figure_of({"one": rows}).axes if a.get_title() == "blur"]
+    line = axes.lines[0]
+    assert list(line.get_xdata(orig=True)) == ["none", "1", "2", "3"]
+    assert list(line.get_ydata(orig=True)) == [shares[s] for s in ("", 1, 2, 3)]
 
 
 def test_changes_of_a_picture():
